@@ -1,0 +1,1 @@
+"""Bodies: geometry, joints, limits, sensors, low-level control and ROS topics."""

@@ -1,0 +1,217 @@
+"""What a robot body is, as data: the facts a task, a policy and a ROS node need, without a simulator.
+
+Conventions everywhere in Omnibody: SI units, x forward, y left, z up, quaternions wxyz, angles in radians.
+The *heading frame* is the world frame turned by the base's yaw and moved to the base's ground projection.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Vector3 = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One named array of an observation or an action, per environment (no batch axis).
+
+    ``low`` and ``high`` bound every element, or hold one bound per element of the last axis.
+    ``names`` labels the last axis and may be empty.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    unit: str
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        last = self.shape[-1] if self.shape else 1
+        for label, bound in (("low", self.low), ("high", self.high)):
+            if len(bound) not in (1, last):
+                raise ValueError(f"Field.{label} needs 1 or {last} numbers for shape {self.shape}, got {len(bound)}")
+        if self.names and len(self.names) != last:
+            raise ValueError(f"Field.names needs {last} names for shape {self.shape}, got {self.names}")
+
+
+@dataclass(frozen=True)
+class IOSpec:
+    """What goes into and comes out of a policy, and how often."""
+
+    obs: dict[str, Field]
+    action: Field
+    rate_hz: float
+
+    def to_json(self) -> str:
+        """Serialise; ``IOSpec.from_json`` gives back an equal object."""
+        return json.dumps(dataclasses.asdict(self), indent=1)
+
+    @staticmethod
+    def from_json(text: str) -> IOSpec:
+        """Read what ``to_json`` wrote."""
+        raw = json.loads(text)
+        return IOSpec({k: _field(v) for k, v in raw["obs"].items()}, _field(raw["action"]), raw["rate_hz"])
+
+    def mismatch(self, other: IOSpec) -> str:
+        """Describe the first difference to ``other`` (wanted: self, came: other); empty when they agree."""
+        if self.rate_hz != other.rate_hz:
+            return f"rate_hz: wanted {self.rate_hz}, came {other.rate_hz}"
+        if self.action.shape != other.action.shape:
+            return f"action shape: wanted {self.action.shape}, came {other.action.shape}"
+        for key, field in self.obs.items():
+            if key not in other.obs:
+                return f"observation {key!r}: wanted, but only {sorted(other.obs)} came"
+            if field.shape != other.obs[key].shape:
+                return f"observation {key!r} shape: wanted {field.shape}, came {other.obs[key].shape}"
+        return ""
+
+
+def _field(raw: dict[str, Any]) -> Field:
+    return Field(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()})
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Axis-aligned box around the body in its heading frame [m], centred on the base origin."""
+
+    length: float
+    width: float
+    height: float
+
+    @property
+    def circumscribed_radius(self) -> float:
+        """Radius of the smallest circle around the footprint [m]."""
+        return 0.5 * math.hypot(self.length, self.width)
+
+    @property
+    def inscribed_radius(self) -> float:
+        """Radius of the largest circle inside the footprint [m]."""
+        return 0.5 * min(self.length, self.width)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on the commanded twist (vx, vy, wz) in the heading frame [m/s, m/s, rad/s] and its rate.
+
+    ``min_turning_radius`` [m] is 0 for a body that can turn in place.
+    """
+
+    velocity_low: Vector3
+    velocity_high: Vector3
+    acceleration: Vector3
+    min_turning_radius: float = 0.0
+
+    @property
+    def holonomic(self) -> bool:
+        """Whether the body can move sideways."""
+        return self.velocity_high[1] > 0.0
+
+    def clip(self, twist: np.ndarray) -> np.ndarray:
+        """Nearest allowed twist, (..., 3) -> (..., 3); a turning radius shrinks wz to |vx| / radius."""
+        twist = np.clip(twist, self.velocity_low, self.velocity_high)
+        if self.min_turning_radius > 0.0:
+            most = np.abs(twist[..., 0]) / self.min_turning_radius
+            twist[..., 2] = np.clip(twist[..., 2], -most, most)
+        return twist
+
+
+@dataclass(frozen=True)
+class CameraMount:
+    """A depth camera fixed to the base: pinhole, looking along +x turned down by ``pitch``.
+
+    ``position`` [m] is in the base frame, ``pitch`` [rad] is positive downwards.
+    """
+
+    position: Vector3
+    pitch: float
+    horizontal_fov: float = math.radians(92.0)
+    vertical_fov: float = math.radians(40.0)
+    width: int = 64
+    height: int = 16
+    max_range: float = 10.0
+
+
+@dataclass(frozen=True)
+class RosInterface:
+    """Topics and frames the body's driver uses by default; each can be remapped."""
+
+    cmd_vel: str = "cmd_vel"
+    odom: str = "odom"
+    depth: str = "depth"
+    base_frame: str = "base_link"
+    odom_frame: str = "odom"
+
+
+@dataclass(frozen=True)
+class Embodiment:
+    """A robot body as a policy, a task and a driver see it.
+
+    ``base_height`` is the height of the base origin above the ground when standing [m]; ``lag`` the first-order time
+    constants of (vx, vy, wz) after a command [s], identified from the most faithful tier; ``latency`` the delay from
+    observation to command [s]; ``plants`` maps a tier ("T0", "T1", "T2") to the ``"module:Class"`` that simulates it.
+    """
+
+    name: str
+    footprint: Footprint
+    limits: Limits
+    camera: CameraMount
+    base_height: float
+    mass: float
+    lag: Vector3
+    plants: dict[str, str]
+    license: str
+    source: str
+    latency: float = 0.0
+    rate_hz: float = 10.0
+    ros: RosInterface = RosInterface()
+    mjcf: str = ""
+
+    @property
+    def best_tier(self) -> str:
+        """The most faithful tier this body has."""
+        return max(self.plants)
+
+    @property
+    def action(self) -> Field:
+        """The commanded twist in the heading frame."""
+        limits = self.limits
+        return Field((3,), "float32", "m/s,m/s,rad/s", limits.velocity_low, limits.velocity_high, ("vx", "vy", "wz"))
+
+    def descriptor(self) -> np.ndarray:
+        """Physical facts about the body, float32 (len(DESCRIPTOR_NAMES),): what a policy is told about it."""
+        low, high = self.limits.velocity_low, self.limits.velocity_high
+        camera = self.camera
+        facts = (
+            self.footprint.length,
+            self.footprint.width,
+            self.footprint.height,
+            low[0],
+            high[0],
+            high[1],
+            high[2],
+            *self.limits.acceleration,
+            float(self.limits.holonomic),
+            self.limits.min_turning_radius,
+            *self.lag,
+            self.latency,
+            camera.position[0],
+            camera.position[2] + self.base_height,
+            camera.pitch,
+            camera.horizontal_fov,
+            camera.vertical_fov,
+        )
+        return np.asarray(facts, np.float32)
+
+
+DESCRIPTOR_NAMES = (
+    "length", "width", "height", "vx_low", "vx_high", "vy_high", "wz_high", "ax", "ay", "awz", "holonomic",
+    "min_turning_radius", "lag_vx", "lag_vy", "lag_wz", "latency", "camera_forward", "camera_height", "camera_pitch",
+    "camera_hfov", "camera_vfov",
+)  # fmt: skip
