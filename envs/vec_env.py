@@ -1,0 +1,65 @@
+"""The environment contract: N worlds stepped together, with the true successor observation always returned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from omnibody.robots.spec import Embodiment, IOSpec
+from omnibody.sim_tasks.task import Obs, World
+
+
+@dataclass(frozen=True)
+class Step:
+    """The result of one step of N environments.
+
+    ``next_obs`` is the true successor of the observation acted on; ``obs`` is what to act on next: the same tensors,
+    but with the rows of finished episodes replaced by the first observation of their next episode.
+    ``reward`` (N,) float32; ``terminated``, ``truncated``, ``success`` (N,) bool; ``terms``: reward summands (N,).
+    ``measures``: what the task measured at the successor state (N,) each. ``episode`` (N,) int64: which episode the
+    step belonged to.
+    """
+
+    obs: Obs
+    next_obs: Obs
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    success: Tensor
+    terms: dict[str, Tensor]
+    measures: dict[str, Tensor]
+    episode: Tensor
+
+    @property
+    def done(self) -> Tensor:
+        """(N,) bool: the episode ended, for whichever reason."""
+        return self.terminated | self.truncated
+
+
+class VecEnv(Protocol):
+    """N worlds of one body in one task.
+
+    Env ``i`` plays the episodes ``i, i + N, i + 2N, ...`` (or takes the next unplayed number, see ``reset``), each a
+    pure function of (seed, episode number): scene, start, goal and domain randomisation.
+    """
+
+    num_envs: int
+    embodiment: Embodiment
+    spec: IOSpec
+    dt: float
+    episode: Tensor  # (N,) int64, the episodes now running
+    world: World  # the state ``obs`` was computed from
+
+    def reset(self, seed: int, first_episode: int = 0) -> Obs:
+        """Start episodes ``first_episode ... + N - 1`` under ``seed``; finished envs take the next number in turn."""
+
+    def step(self, action: Tensor) -> Step:
+        """Apply twist commands (N, 3) [m/s, m/s, rad/s] for ``dt`` seconds; finished envs begin their next episode."""
+
+    def expert(self) -> Tensor:
+        """The task's expert commands (N, 3) for the current state."""
+
+    def close(self) -> None:
+        """Stop the worker threads."""
