@@ -40,14 +40,24 @@ class Controller(Protocol):
         """Actuator targets (N, nu) for twist commands (N, 3) in the heading frame [m/s, m/s, rad/s]."""
 
 
+class KinematicController(Controller, Protocol):
+    """The controller of a kinematic plant: it moves the base itself, as there are no actuators to command."""
+
+    def integrate(self, twist: np.ndarray, qpos: np.ndarray, qvel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """qpos and qvel, (N, nq) and (N, nv), one ``control_dt`` after twist commands (N, 3) in the heading frame."""
+
+
 class Plant(Protocol):
     """One body at one fidelity tier.
 
     T0 integrates the base kinematically with its identified lag, T1 servoes a rigid base with its footprint in MuJoCo,
     T2 has every joint and a walking or driving controller.
+    A ``kinematic`` plant has no actuators: its controller is a ``KinematicController``, whose ``integrate`` gives the
+    next qpos and qvel to write; MuJoCo is then asked for kinematics and contacts only (``mj_forward``).
     """
 
     tier: str
+    kinematic: bool
     timestep: float  # physics step [s]
     control_dt: float  # controller period [s], a multiple of timestep
 
@@ -87,10 +97,8 @@ def into_heading(yaw: np.ndarray, vector: np.ndarray) -> np.ndarray:
 
 
 def free_base_state(qpos: np.ndarray, qvel: np.ndarray) -> BaseState:
-    """``Plant.base_state`` of a body whose first joint is a free joint (MuJoCo: world linear, body angular velocity)."""
+    """``Plant.base_state`` of a body whose first joint is free (MuJoCo: world linear, body angular velocity)."""
     quaternion = qpos[:, 3:7]
     yaw = yaw_of(quaternion)
     angular_world = rotate(quaternion, qvel[:, 3:6])
-    return BaseState(
-        qpos[:, :3], quaternion, yaw, into_heading(yaw, qvel[:, :3]), into_heading(yaw, angular_world)
-    )
+    return BaseState(qpos[:, :3], quaternion, yaw, into_heading(yaw, qvel[:, :3]), into_heading(yaw, angular_world))

@@ -74,7 +74,8 @@ class IOSpec:
 
 
 def _field(raw: dict[str, Any]) -> Field:
-    return Field(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
+    return Field(**values)
 
 
 @dataclass(frozen=True)
