@@ -1,0 +1,152 @@
+"""RGB pictures of a MuJoCo world, drawn off screen by EGL or OSMesa, with a chase camera or from above.
+
+MuJoCo binds its OpenGL platform when it is imported; here the context is made at the first picture instead, so that
+nobody has to set an environment variable first. ``MUJOCO_GL=egl|osmesa`` chooses, otherwise the first that works.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import math
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Protocol
+
+import mujoco
+import numpy as np
+
+from omnibody.robots.errors import UserError
+from omnibody.robots.plant import GROUP_ROBOT, GROUP_ROBOT_VISUAL, BaseState
+
+BACKENDS = ("egl", "osmesa")
+_PROBE = """
+import importlib, sys
+context = importlib.import_module("mujoco." + sys.argv[1]).GLContext(64, 64)
+context.make_current()
+context.free()
+"""
+Pose = tuple[float, float, float]
+
+
+class GraphicsError(UserError, RuntimeError):
+    """No usable OpenGL platform on this computer."""
+
+
+@functools.cache
+def probe(backend: str) -> str:
+    """Try one of BACKENDS in a process of its own; empty when it works, else the reason it does not."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYOPENGL_PLATFORM"} | {"MUJOCO_GL": backend}
+    result = subprocess.run(
+        [sys.executable, "-c", _PROBE, backend], env=environment, capture_output=True, text=True, timeout=60
+    )
+    return "" if result.returncode == 0 else (result.stderr.strip().splitlines() or ["killed"])[-1]
+
+
+@functools.cache
+def graphics_backend() -> str:
+    """The platform pictures are drawn with: MUJOCO_GL if it is set, else the first of BACKENDS that works."""
+    chosen = os.environ.get("MUJOCO_GL", "").lower().strip()
+    if chosen and chosen not in BACKENDS:
+        raise GraphicsError(f"MUJOCO_GL: wanted one of {', '.join(BACKENDS)} (or unset), came {chosen!r}; unset it")
+    reasons = {backend: probe(backend) for backend in ([chosen] if chosen else BACKENDS)}
+    for backend, reason in reasons.items():
+        if not reason:
+            return backend
+    tried = "; ".join(f"{backend}: {reason}" for backend, reason in reasons.items())
+    raise GraphicsError(f"rendering: wanted EGL or OSMesa, none works ({tried}); install libegl1 or libosmesa6")
+
+
+@dataclass(frozen=True)
+class Chase:
+    """A camera that hangs ``distance`` [m] behind the base, looking along its yaw and down by ``pitch`` [rad]."""
+
+    distance: float = 2.6
+    pitch: float = math.radians(32.0)
+
+    def place(self, camera: mujoco.MjvCamera, pose: Pose) -> None:
+        """Point ``camera`` at a base with ground pose (x [m], y [m], yaw [rad])."""
+        x, y, yaw = pose
+        camera.lookat[:] = x + 0.3 * math.cos(yaw), y + 0.3 * math.sin(yaw), 0.3
+        camera.distance, camera.azimuth, camera.elevation = self.distance, math.degrees(yaw), -math.degrees(self.pitch)
+
+
+@dataclass(frozen=True)
+class TopDown:
+    """A camera that looks straight down on a square of ``extent`` [m] around ``centre``, or around the base."""
+
+    extent: float = 8.0
+    centre: tuple[float, float] | None = None
+
+    def place(self, camera: mujoco.MjvCamera, pose: Pose) -> None:
+        """Point ``camera`` down, with the world's x axis to the right and y up."""
+        x, y = self.centre or pose[:2]
+        camera.lookat[:] = x, y, 0.0
+        # A free camera's vertical field of view is MuJoCo's default of 45 degrees.
+        camera.distance, camera.azimuth, camera.elevation = 0.5 * self.extent / math.tan(math.radians(22.5)), 90.0, -90.0
+
+
+View = Chase | TopDown
+
+
+class Renderer:
+    """Draws states of one compiled model; ``close`` frees the OpenGL context."""
+
+    def __init__(self, model: mujoco.MjModel, width: int = 320, height: int = 240) -> None:
+        self.model, self.width, self.height = model, width, height
+        visual = model.vis.global_
+        visual.offwidth, visual.offheight = max(visual.offwidth, width), max(visual.offheight, height)
+        platform = importlib.import_module(f"mujoco.{graphics_backend()}")
+        self._context = platform.GLContext(visual.offwidth, visual.offheight)
+        self._context.make_current()
+        self._drawing = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._drawing)
+        self._scene = mujoco.MjvScene(model, maxgeom=10_000)
+        self._option = mujoco.MjvOption()
+        # A body without visual geoms is shown by its collision geoms.
+        has_visual = bool((model.geom_group == GROUP_ROBOT_VISUAL).any())
+        self._option.geomgroup[GROUP_ROBOT] = not has_visual
+        self._camera = mujoco.MjvCamera()
+
+    def render(self, data: mujoco.MjData, view: View, pose: Pose, goal: Pose | None = None) -> np.ndarray:
+        """RGB picture (height, width, 3) uint8 of ``data`` with its base at ground ``pose``; marks a ``goal`` pose."""
+        self._context.make_current()
+        view.place(self._camera, pose)
+        mujoco.mjv_updateScene(
+            self.model, data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL.value, self._scene
+        )
+        if goal is not None:
+            self._mark(goal)
+        picture = np.empty((self.height, self.width, 3), np.uint8)
+        rectangle = mujoco.MjrRect(0, 0, self.width, self.height)
+        mujoco.mjr_render(rectangle, self._scene, self._drawing)
+        mujoco.mjr_readPixels(picture, None, rectangle, self._drawing)
+        return np.flipud(picture)  # OpenGL counts rows from below
+
+    def close(self) -> None:
+        """Free what the graphics platform holds."""
+        self._context.make_current()
+        self._drawing.free()
+        self._context.free()
+
+    def _mark(self, goal: Pose) -> None:
+        """Add a disc and an arrow for the goal's position and heading to the scene."""
+        x, y, yaw = goal
+        disc = (mujoco.mjtGeom.mjGEOM_CYLINDER, np.array([0.35, 0.35, 0.005]), np.eye(3))
+        along = np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0]], float)  # columns: the arrow's z axis along world x
+        turn = np.array([[math.cos(yaw), -math.sin(yaw), 0], [math.sin(yaw), math.cos(yaw), 0], [0, 0, 1]])
+        arrow = (mujoco.mjtGeom.mjGEOM_ARROW, np.array([0.04, 0.04, 0.6]), turn @ np.roll(along, 0))
+        for (kind, size, rotation), height in ((disc, 0.006), (arrow, 0.05)):
+            geom = self._scene.geoms[self._scene.ngeom]
+            mujoco.mjv_initGeom(
+                geom, kind, size, np.array([x, y, height]), rotation.flatten(), np.array([0.0, 0.45, 0.7, 0.7], np.float32)
+            )
+            self._scene.ngeom += 1
+
+
+class RenderableEnv(Protocol):
+    """What a picture needs of a MuJoCo environment."""
+
+    def visual_model(self, row: int) -> mujoco.MjModel: ...
