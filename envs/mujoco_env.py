@@ -43,7 +43,7 @@ class MujocoEnv:
         self._ticks = round(self.dt / plant.control_dt)
         if embodiment.latency + randomization.latency > self.dt:
             total = embodiment.latency + randomization.latency
-            raise ValueError(f"latency {total} s is longer than a policy step of {self.dt} s; lower randomization.latency")
+            raise ValueError(f"latency {total} s exceeds a policy step of {self.dt} s; lower randomization.latency")
         self.spec = _io_spec(embodiment, task)
         self.bank = SceneBank(plant, task.build)
         camera = DepthCamera(embodiment.camera)

@@ -13,13 +13,13 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import Protocol
 
 import mujoco
 import numpy as np
 
+from omnibody.envs.mujoco_env import MujocoEnv
 from omnibody.robots.errors import UserError
-from omnibody.robots.plant import GROUP_ROBOT, GROUP_ROBOT_VISUAL, BaseState
+from omnibody.robots.plant import GROUP_ROBOT, GROUP_ROBOT_VISUAL
 
 BACKENDS = ("egl", "osmesa")
 _PROBE = """
@@ -28,6 +28,8 @@ context = importlib.import_module("mujoco." + sys.argv[1]).GLContext(64, 64)
 context.make_current()
 context.free()
 """
+FIELD_OF_VIEW = math.radians(45.0)  # vertical, of both cameras
+GOAL_COLOUR = np.array([0.0, 0.45, 0.7, 0.7], np.float32)
 Pose = tuple[float, float, float]
 
 
@@ -84,8 +86,8 @@ class TopDown:
         """Point ``camera`` down, with the world's x axis to the right and y up."""
         x, y = self.centre or pose[:2]
         camera.lookat[:] = x, y, 0.0
-        # A free camera's vertical field of view is MuJoCo's default of 45 degrees.
-        camera.distance, camera.azimuth, camera.elevation = 0.5 * self.extent / math.tan(math.radians(22.5)), 90.0, -90.0
+        camera.distance = 0.5 * self.extent / math.tan(0.5 * FIELD_OF_VIEW)
+        camera.azimuth, camera.elevation = 90.0, -90.0
 
 
 View = Chase | TopDown
@@ -98,6 +100,7 @@ class Renderer:
         self.model, self.width, self.height = model, width, height
         visual = model.vis.global_
         visual.offwidth, visual.offheight = max(visual.offwidth, width), max(visual.offheight, height)
+        visual.fovy = math.degrees(FIELD_OF_VIEW)
         platform = importlib.import_module(f"mujoco.{graphics_backend()}")
         self._context = platform.GLContext(visual.offwidth, visual.offheight)
         self._context.make_current()
@@ -134,19 +137,48 @@ class Renderer:
     def _mark(self, goal: Pose) -> None:
         """Add a disc and an arrow for the goal's position and heading to the scene."""
         x, y, yaw = goal
-        disc = (mujoco.mjtGeom.mjGEOM_CYLINDER, np.array([0.35, 0.35, 0.005]), np.eye(3))
-        along = np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0]], float)  # columns: the arrow's z axis along world x
-        turn = np.array([[math.cos(yaw), -math.sin(yaw), 0], [math.sin(yaw), math.cos(yaw), 0], [0, 0, 1]])
-        arrow = (mujoco.mjtGeom.mjGEOM_ARROW, np.array([0.04, 0.04, 0.6]), turn @ np.roll(along, 0))
-        for (kind, size, rotation), height in ((disc, 0.006), (arrow, 0.05)):
+        # The columns of the arrow's rotation are its axes in the world; its own z axis points along the heading.
+        side, up = (math.sin(yaw), -math.cos(yaw), 0.0), (0.0, 0.0, 1.0)
+        arrow = np.column_stack([side, up, (math.cos(yaw), math.sin(yaw), 0.0)])
+        for kind, size, rotation, height in (
+            (mujoco.mjtGeom.mjGEOM_CYLINDER, (0.35, 0.35, 0.005), np.eye(3), 0.006),
+            (mujoco.mjtGeom.mjGEOM_ARROW, (0.04, 0.04, 0.6), arrow, 0.06),
+        ):
             geom = self._scene.geoms[self._scene.ngeom]
-            mujoco.mjv_initGeom(
-                geom, kind, size, np.array([x, y, height]), rotation.flatten(), np.array([0.0, 0.45, 0.7, 0.7], np.float32)
-            )
+            mujoco.mjv_initGeom(geom, kind, np.array(size), np.array([x, y, height]), rotation.flatten(), GOAL_COLOUR)
             self._scene.ngeom += 1
 
 
-class RenderableEnv(Protocol):
-    """What a picture needs of a MuJoCo environment."""
+class EnvRenderer:
+    """Draws the present state of single environments of a `MujocoEnv`, with the bodies' visual meshes."""
 
-    def visual_model(self, row: int) -> mujoco.MjModel: ...
+    def __init__(self, env: MujocoEnv, width: int = 320, height: int = 240) -> None:
+        self.env, self.width, self.height = env, width, height
+        self._scene = -1
+        self._renderer: Renderer | None = None
+        self._data: mujoco.MjData
+
+    def render(self, row: int, view: View, goal: Pose | None = None) -> np.ndarray:
+        """RGB picture (height, width, 3) uint8 of env ``row``; ``goal`` (x [m], y [m], yaw [rad]) is marked."""
+        renderer = self._for_scene(self.env.scene(row))
+        self._data.qpos[:] = self.env.data(row).qpos
+        mujoco.mj_kinematics(renderer.model, self._data)
+        mujoco.mj_camlight(renderer.model, self._data)
+        world = self.env.world
+        pose = (float(world.position[row, 0]), float(world.position[row, 1]), float(world.yaw[row]))
+        return renderer.render(self._data, view, pose, goal)
+
+    def close(self) -> None:
+        """Free the graphics context."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    def _for_scene(self, scene: int) -> Renderer:
+        """The renderer of a scene's full model; only the latest is kept, since graphics memory is scarce."""
+        if self._renderer is None or scene != self._scene:
+            self.close()
+            model = self.env.bank.spec(scene).compile()
+            self._scene, self._data = scene, mujoco.MjData(model)
+            self._renderer = Renderer(model, self.width, self.height)
+        return self._renderer

@@ -1,4 +1,4 @@
-"""The policy contract: a pure function of (observation, state), with everything that lives across steps in the state."""
+"""The policy contract: a pure function of (observation, state); everything that lives across steps is in the state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The task contract: a scene, a goal, a reward, a success test and an expert, written against `World`, never a simulator."""
+"""The task contract: scene, goal, reward, success test and expert, written against `World`, never a simulator."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Task(Protocol):
         """Twist commands (N, 3) that solve the task, within the body's limits."""
 
     def measures(self, world: World) -> dict[str, Tensor]:
-        """What an evaluation records each step, (N,) each: e.g. clearance [m], goal distance [m], heading error [rad]."""
+        """What an evaluation records each step, (N,) each: clearance [m], goal distance [m], heading error [rad]..."""
 
 
 class TaskFactory(Protocol):
