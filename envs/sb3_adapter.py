@@ -12,6 +12,8 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from omnibody.envs.gym_adapter import Arrays, arrays, box, observation_space
 from omnibody.envs.mujoco_env import MujocoEnv
+from omnibody.envs.vec_env import Step
+from omnibody.sim_tasks.task import Obs
 
 
 class Sb3VecEnv(VecEnv):
@@ -22,20 +24,22 @@ class Sb3VecEnv(VecEnv):
 
     def __init__(self, env: MujocoEnv, seed: int = 0) -> None:
         super().__init__(env.num_envs, observation_space(env.spec), box(env.spec.action))
-        self._env = env
-        self._seed_now = seed
-        self._returns = np.zeros(env.num_envs)
-        self._lengths = np.zeros(env.num_envs, np.int64)
+        self.env = env
+        self._batch_seed, self._first_episode = seed, 0
+        self._returns, self._lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, np.int64)
 
     def reset(self) -> Arrays:
         """Begin the first episodes of the seed."""
-        self._returns[:], self._lengths[:] = 0.0, 0
-        return arrays(self._env.reset(self._seed_now), self._env.spec)
+        return arrays(self._begin(), self.env.spec)
 
     def seed(self, seed: int | None = None) -> list[int | None]:
         """Seed the next reset."""
-        self._seed_now = self._seed_now if seed is None else seed
-        return [self._seed_now] * self.num_envs
+        self._batch_seed = self._batch_seed if seed is None else seed
+        return [self._batch_seed] * self.num_envs
+
+    def start_at(self, episode: int) -> None:
+        """Let the next reset begin at this episode number, so that a resumed run goes on with new episodes."""
+        self._first_episode = episode
 
     def step_async(self, actions: NDArray[np.float32]) -> None:
         """Remember the actions."""
@@ -43,30 +47,37 @@ class Sb3VecEnv(VecEnv):
 
     def step_wait(self) -> tuple[Arrays, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
         """Step all worlds."""
-        step = self._env.step(self._actions)
+        step = self.env.step(self._actions)
+        infos = self._infos(step, arrays(step.next_obs, self.env.spec))
+        return arrays(step.obs, self.env.spec), step.reward.numpy(), step.done.numpy(), infos
+
+    def _begin(self) -> Obs:
+        self._returns[:], self._lengths[:] = 0.0, 0
+        return self.env.reset(self._batch_seed, self._first_episode)
+
+    def _infos(self, step: Step, successor: Arrays) -> list[dict[str, Any]]:
+        """SB3's info dicts; ``successor`` is the true next observation of every env."""
         self._returns += step.reward.numpy()
         self._lengths += 1
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         done = step.done.numpy()
-        if done.any():
-            final = arrays(step.next_obs, self._env.spec)
-            for i in np.nonzero(done)[0]:
-                infos[i] = {
-                    "terminal_observation": {key: value[i] for key, value in final.items()},
-                    "TimeLimit.truncated": bool(step.truncated[i]),
-                    "is_success": bool(step.success[i]),
-                    "episode": {"r": self._returns[i], "l": int(self._lengths[i]), "t": 0.0},
-                }
-            self._returns[done], self._lengths[done] = 0.0, 0
-        return arrays(step.obs, self._env.spec), step.reward.numpy(), done, infos
+        for i in np.nonzero(done)[0]:
+            infos[i] = {
+                "terminal_observation": {key: value[i] for key, value in successor.items()},
+                "TimeLimit.truncated": bool(step.truncated[i]),
+                "is_success": bool(step.success[i]),
+                "episode": {"r": self._returns[i], "l": int(self._lengths[i]), "t": 0.0},
+            }
+        self._returns[done], self._lengths[done] = 0.0, 0
+        return infos
 
     def close(self) -> None:
         """Stop the worker threads."""
-        self._env.close()
+        self.env.close()
 
     def get_attr(self, attr_name: str, indices: None | int | Sequence[int] = None) -> list[Any]:
         """An attribute of the batch, once per asked env."""
-        return [getattr(self._env, attr_name, None) for _ in self._get_indices(indices)]
+        return [getattr(self.env, attr_name, None) for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: None | int | Sequence[int] = None) -> None:
         """Refused: the worlds of a batch share one configuration."""
