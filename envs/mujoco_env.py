@@ -94,10 +94,10 @@ class MujocoEnv:
         success = success & ~failure
         terminated = success | failure
         truncated = torch.from_numpy(self._steps >= round(self.task.max_seconds / self.dt)) & ~terminated
-        measures, episode = self.task.measures(self.world), self.episode
+        measures, world, episode = self.task.measures(self.world), self.world, self.episode
         done = terminated | truncated
         obs = self._restart(done, next_obs) if bool(done.any()) else next_obs
-        return Step(obs, next_obs, reward, terminated, truncated, success, terms, measures, episode)
+        return Step(obs, next_obs, reward, terminated, truncated, success, terms, measures, world, episode)
 
     def expert(self) -> Tensor:
         """The task's expert commands (N, 3) for the current state."""

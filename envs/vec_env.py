@@ -18,8 +18,8 @@ class Step:
     ``next_obs`` is the true successor of the observation acted on; ``obs`` is what to act on next: the same tensors,
     but with the rows of finished episodes replaced by the first observation of their next episode.
     ``reward`` (N,) float32; ``terminated``, ``truncated``, ``success`` (N,) bool; ``terms``: reward summands (N,).
-    ``measures``: what the task measured at the successor state (N,) each. ``episode`` (N,) int64: which episode the
-    step belonged to.
+    ``measures``: what the task measured at the successor state (N,) each; ``world``: that state itself, so that the
+    last pose of an episode is known. ``episode`` (N,) int64: which episode the step belonged to.
     """
 
     obs: Obs
@@ -30,6 +30,7 @@ class Step:
     success: Tensor
     terms: dict[str, Tensor]
     measures: dict[str, Tensor]
+    world: World
     episode: Tensor
 
     @property
