@@ -1,0 +1,49 @@
+# The same commands serve people, pre-commit and .ci/run.
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.omnibody-installed
+LEROBOT := .venv-lerobot
+LAYERS := robots sim_tasks envs policies training deploy_ros
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: setup demo test test-slow lint mypy bench lerobot clean
+
+setup: $(STAMP)
+
+# Torch first and alone: it is by far the largest, and the rest must not pull another one.
+$(STAMP): pyproject.toml constraints.txt .ci/debian-packages.sh .ci/find-python.sh
+	.ci/debian-packages.sh
+	test -x $(BIN)/python || "$$(.ci/find-python.sh)" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/omnibody demo
+
+test: lint mypy
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+mypy: $(STAMP) .namespace
+	MYPYPATH=.namespace $(BIN)/mypy --explicit-package-bases -p omnibody
+
+.namespace: Makefile
+	rm -rf $@ && mkdir -p $@/omnibody
+	for layer in $(LAYERS); do ln -s ../../$$layer $@/omnibody/$$layer; done
+
+bench: $(STAMP)
+	$(BIN)/omnibody bench env
+	$(BIN)/omnibody bench policy
+	$(BIN)/omnibody bench train
+
+clean:
+	rm -rf .namespace .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	find $(LAYERS) tests -name __pycache__ -type d -prune -exec rm -rf {} +

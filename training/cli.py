@@ -1,0 +1,69 @@
+"""The ``omnibody`` command: ``omnibody <verb> [key=value ...]``.
+
+Exit codes: 0 it worked; 2 bad input, told in one line; 130 stopped by Ctrl-C; 1 a defect of ours, with its traceback.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+from omnibody.robots.errors import UserError, unknown
+
+
+class Verb(NamedTuple):
+    """What a verb does, in a line, and its ``"module:function"``, which takes the words that follow the verb."""
+
+    help: str
+    target: str
+
+
+VERBS = {
+    "demo": Verb("demonstrations to a success table, in minutes", "omnibody.training.demo:main"),
+    "collect": Verb("record demonstrations into a dataset", "omnibody.training.collect:main"),
+    "train": Verb("train a policy on a dataset", "omnibody.training.train:main"),
+    "rl": Verb("train a residual on a frozen base policy by PPO", "omnibody.training.rl:main"),
+    "distill": Verb("distil teachers into one student", "omnibody.training.distill.distill:main"),
+    "eval": Verb("measure policies on bodies and tasks, write a report", "omnibody.training.evaluate:main"),
+    "export": Verb("write a policy as ONNX and check it against torch", "omnibody.training.export:main"),
+    "bench": Verb("measure speed against a limit and a peer", "omnibody.training.bench:main"),
+    "doctor": Verb("what is installed and usable, and how to get the rest", "omnibody.training.doctor:main"),
+    "list": Verb("robots, tasks, policies and checkpoints", "omnibody.training.listing:main"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb (``argv`` without the program's name; the process's own by default); returns the exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        return _run(words)
+    except UserError as error:
+        print(f"omnibody: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nomnibody: stopped; resume with the same command", file=sys.stderr)
+        return 130
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("--help", "-h", "help"):
+        print(_usage())
+        return 0
+    name, rest = words[0], words[1:]
+    if name not in VERBS:
+        raise unknown("verb", name, VERBS)
+    if "--help" in rest or "-h" in rest:
+        print(f"usage: omnibody {name} [key=value ...]", flush=True)
+    module, _, function = VERBS[name].target.partition(":")
+    verb: Callable[[list[str]], int | None] = getattr(importlib.import_module(module), function)
+    return verb(rest) or 0
+
+
+def _usage() -> str:
+    width = max(len(name) for name in VERBS)
+    rows = [f"  {name.ljust(width)}  {verb.help}" for name, verb in VERBS.items()]
+    return "\n".join(
+        ["usage: omnibody <verb> [key=value ...]", "", *rows, "", "omnibody <verb> --help lists the keys of a verb"]
+    )

@@ -1,0 +1,123 @@
+"""The keys of a config dataclass: their types, defaults and help lines, and the tables a key may choose from."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import importlib
+import inspect
+import io
+import re
+import tokenize
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import MISSING
+
+from omnibody.robots.errors import unknown
+
+TABLES = {
+    "policy": "omnibody.policies.table:POLICIES",
+    "task": "omnibody.sim_tasks.table:TASKS",
+    "robot": "omnibody.robots.table:ROBOTS",
+}
+
+
+@dataclass(frozen=True)
+class Key:
+    """One thing that ``name=value`` can set; ``default`` is ``omegaconf.MISSING`` for a required key."""
+
+    name: str
+    type: Any
+    default: Any
+    help: str
+
+    @property
+    def type_name(self) -> str:
+        """The type as a user reads it; the names to choose from, for an Enum."""
+        if isinstance(self.type, type) and issubclass(self.type, enum.Enum):
+            return "|".join(self.type.__members__)
+        if self.type is Any:
+            return "value"
+        return self.type.__name__ if _is_plain(self.type) else str(self.type).replace("typing.", "")
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the value is a str (or null)."""
+        return self.type is str or set(typing.get_args(self.type)) == {str, type(None)}
+
+
+def load(target: str) -> Any:
+    """The object that ``"module:name"`` points at; imports its module."""
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def group(table: str, default: str) -> Any:
+    """A config field that holds the config of one member of a table (a key of ``TABLES``), chosen by its name.
+
+    ``policy=beso`` chooses, ``policy.hidden=64`` sets a key of what was chosen.
+    """
+    return dataclasses.field(default=MISSING, metadata={"table": table, "default": default})
+
+
+def group_defaults(cfg: type) -> dict[str, str]:
+    """Field -> the member chosen by default, of every ``group`` field."""
+    return {field.name: field.metadata["default"] for field in dataclasses.fields(cfg) if "table" in field.metadata}
+
+
+def members(cfg: type, name: str) -> dict[str, str]:
+    """The table behind the ``group`` field ``name``: member -> "module:Class"."""
+    field = next(field for field in dataclasses.fields(cfg) if field.name == name)
+    return typing.cast(dict[str, str], load(TABLES[field.metadata["table"]]))
+
+
+def keys(cfg: type, choices: dict[str, str]) -> dict[str, Key]:
+    """Every key of ``cfg`` by its dotted name; ``choices`` says which member each ``group`` field holds."""
+    return {key.name: key for key in _walk(cfg, choices, "")}
+
+
+def _walk(cfg: type, choices: dict[str, str], prefix: str) -> Iterator[Key]:
+    hints, comments = typing.get_type_hints(cfg), _comments(cfg)
+    for field in dataclasses.fields(cfg):
+        kind = hints[field.name]
+        name, comment = prefix + field.name, comments.get(field.name, "")
+        if "table" in field.metadata:
+            table = members(cfg, field.name)
+            if choices[field.name] not in table:
+                raise unknown(field.name, choices[field.name], table)
+            yield Key(name, kind, choices[field.name], " ".join([comment, f"(one of {', '.join(table)})"]).strip())
+            kind = load(table[choices[field.name]])
+        else:
+            yield Key(name, kind, _default(field), comment)
+        if dataclasses.is_dataclass(kind):
+            yield from _walk(typing.cast(type, kind), {}, f"{name}.")
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return MISSING if field.default is dataclasses.MISSING else field.default
+
+
+def _comments(cfg: type) -> dict[str, str]:
+    """Field -> its comment in the source, base classes included."""
+    found = {}
+    for cls in [cls for cls in reversed(cfg.__mro__) if dataclasses.is_dataclass(cls)]:
+        source = inspect.cleandoc(inspect.getsource(cls)) + "\n"
+        tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+        comments = {token.start[0]: token for token in tokens if token.type == tokenize.COMMENT}
+        for number, line in enumerate(source.splitlines(), 1):
+            match = re.match(r"\s+(\w+)\s*:\s", line)
+            above = comments.get(number - 1)
+            comment = comments.get(number) or (above if above and above.line.lstrip().startswith("#") else None)
+            if match and comment:
+                found[match[1]] = comment.string.lstrip("# ")
+    return found
+
+
+def _is_plain(kind: Any) -> bool:
+    return isinstance(kind, type) and not isinstance(kind, types.GenericAlias)
