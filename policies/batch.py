@@ -1,0 +1,85 @@
+"""What a policy learns from: B windows of consecutive rows, each out of one episode."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from omnibody.robots.spec import DESCRIPTOR_NAMES, Field, IOSpec
+
+Obs = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B windows; row j of a window is the time step s + j of its episode, at the rate of the IOSpec.
+
+    To observation rows, Ta action rows, R = max(To, Ta), K body facts. Values are in physical units (depth in metres),
+    float32 unless said. Rows before the first or behind the last step of the episode repeat the nearest one and are
+    marked in ``pad``; a window never sees another episode.
+
+    ``obs`` {key: (B, To, ...)} as in ``IOSpec.obs``; ``next_obs`` the true successors, the last step's included;
+    ``action`` (B, Ta, Da) what was executed; ``expert`` (B, Ta, Da) what the expert wanted in the same state;
+    ``previous_action`` (B, To, Da) executed one step earlier, zero at an episode's first step; ``reward`` (B, Ta);
+    ``terminated`` (B, Ta) bool: ended for good, not by a time limit; ``pad`` (B, R) bool; ``pose`` (B, R, 3) ground
+    pose x [m], y [m], yaw [rad] in the world; ``descriptor`` (B, K) facts about the body (``DESCRIPTOR_NAMES``).
+    """
+
+    obs: Obs
+    next_obs: Obs
+    action: Tensor
+    expert: Tensor
+    previous_action: Tensor
+    reward: Tensor
+    terminated: Tensor
+    pad: Tensor
+    pose: Tensor
+    descriptor: Tensor
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return Batch(**{name: _moved(value, device) for name, value in values.items()})
+
+
+def _moved(value: Tensor | Obs, device: torch.device | str) -> Tensor | Obs:
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    return {key: tensor.to(device, non_blocking=True) for key, tensor in value.items()}
+
+
+def fake_batch(spec: IOSpec, size: int, obs_steps: int, action_steps: int, generator: torch.Generator) -> Batch:
+    """A batch of ``size`` random windows within the bounds of ``spec``, for shape tests and warm-ups."""
+    rows = max(obs_steps, action_steps)
+
+    def values(field: Field, steps: int) -> Tensor:
+        return random_values(field, (size, steps), generator)
+
+    def numbers(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator)
+
+    return Batch(
+        obs={key: values(field, obs_steps) for key, field in spec.obs.items()},
+        next_obs={key: values(field, obs_steps) for key, field in spec.obs.items()},
+        action=values(spec.action, action_steps),
+        expert=values(spec.action, action_steps),
+        previous_action=values(spec.action, obs_steps),
+        reward=numbers(size, action_steps),
+        terminated=numbers(size, action_steps) < 0.05,
+        pad=torch.zeros(size, rows, dtype=torch.bool),
+        pose=numbers(size, rows, 3),
+        descriptor=numbers(size, len(DESCRIPTOR_NAMES)),
+    )
+
+
+def random_values(field: Field, leading: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Uniform values (*leading, *field.shape) within the field's bounds, of its dtype."""
+    low, high = torch.tensor(field.low, dtype=torch.float32), torch.tensor(field.high, dtype=torch.float32)
+    dtype: torch.dtype = getattr(torch, field.dtype)
+    unit = torch.rand(*leading, *field.shape, generator=generator)
+    if dtype.is_floating_point:
+        return (low + unit * (high - low)).to(dtype)
+    return (low + torch.floor(unit * (high - low + 1))).clamp(max=high).to(dtype)
