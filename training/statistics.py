@@ -28,15 +28,13 @@ class Interval:
 
 @dataclass(frozen=True)
 class Paired:
-    """Success rate of ``a`` minus that of ``b`` on the same ``n`` episodes, with its 95 % limits.
+    """Success rate of ``a`` minus that of ``b`` on the same ``n`` episodes.
 
     ``only_a`` and ``only_b`` count the episodes that one alone solved; ``p`` is McNemar's exact two-sided p-value.
     """
 
     n: int
-    difference: float
-    low: float
-    high: float
+    difference: Interval
     p: float
     only_a: int
     only_b: int
@@ -75,7 +73,7 @@ def paired_difference(a: Sequence[bool], b: Sequence[bool]) -> Paired:
     difference = one.value - two.value
     low = difference - _square_and_add(one.value - one.low, two.high - two.value, phi)
     high = difference + _square_and_add(one.high - one.value, two.value - two.low, phi)
-    return Paired(n, difference, low, high, mcnemar(only_a, only_b), only_a, only_b)
+    return Paired(n, Interval(difference, low, high), mcnemar(only_a, only_b), only_a, only_b)
 
 
 def _square_and_add(first: float, second: float, correlation: float) -> float:
@@ -88,12 +86,11 @@ def mcnemar(only_a: int, only_b: int) -> float:
     return float(stats.binomtest(only_a, discordant, 0.5).pvalue) if discordant else 1.0
 
 
-def mean_rate(cells: Sequence[tuple[int, int]]) -> Interval:
-    """Unweighted mean of the success rates of independent cells, each (successes, trials)."""
-    rates = [wilson(*cell) for cell in cells]
-    if not rates:
-        raise ValueError("mean_rate: wanted at least one cell, came none")
-    value = sum(r.value for r in rates) / len(rates)
-    below = math.sqrt(sum((r.value - r.low) ** 2 for r in rates)) / len(rates)
-    above = math.sqrt(sum((r.high - r.value) ** 2 for r in rates)) / len(rates)
+def mean_interval(estimates: Sequence[Interval]) -> Interval:
+    """Unweighted mean of independent estimates, e.g. of the success rates of several cells."""
+    if not estimates:
+        raise ValueError("mean_interval: wanted at least one estimate, came none")
+    value = sum(e.value for e in estimates) / len(estimates)
+    below = math.sqrt(sum((e.value - e.low) ** 2 for e in estimates)) / len(estimates)
+    above = math.sqrt(sum((e.high - e.value) ** 2 for e in estimates)) / len(estimates)
     return Interval(value, value - below, value + above)

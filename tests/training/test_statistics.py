@@ -5,8 +5,9 @@ import math
 
 import numpy as np
 import pytest
-from omnibody.training.statistics import Z95, mcnemar, mean_rate, paired_difference, wilson
 from scipy import stats
+
+from omnibody.training.statistics import Z95, mcnemar, mean_interval, paired_difference, wilson
 
 COUNTS = [(0, 1), (1, 1), (0, 20), (20, 20), (7, 20), (93, 100), (1, 300), (600, 640)]
 
@@ -52,19 +53,19 @@ def test_paired_difference_is_antisymmetric_and_never_of_zero_width() -> None:
         if not sum(counts):
             continue
         a, b = _outcomes(*counts)
-        ab, ba = paired_difference(a, b), paired_difference(b, a)
-        assert ab.difference == pytest.approx((counts[1] - counts[2]) / sum(counts))
+        ab, ba = paired_difference(a, b).difference, paired_difference(b, a).difference
+        assert ab.value == pytest.approx((counts[1] - counts[2]) / sum(counts))
         assert (ab.low, ab.high) == pytest.approx((-ba.high, -ba.low))
-        assert -1 <= ab.low <= ab.difference <= ab.high <= 1
-    certain = paired_difference([True] * 20, [True] * 20)
+        assert -1 <= ab.low <= ab.value <= ab.high <= 1
+    certain = paired_difference([True] * 20, [True] * 20).difference
     assert certain.low < 0 < certain.high
 
 
 def test_pairing_narrows_the_interval_when_outcomes_agree() -> None:
     a, b = _outcomes(50, 6, 2, 42)
-    paired = paired_difference(a, b)
-    shuffled = paired_difference(a, list(np.random.default_rng(0).permutation(b)))
-    assert shuffled.difference == pytest.approx(paired.difference)
+    paired = paired_difference(a, b).difference
+    shuffled = paired_difference(a, list(np.random.default_rng(0).permutation(b))).difference
+    assert shuffled.value == pytest.approx(paired.value)
     assert paired.high - paired.low < 0.7 * (shuffled.high - shuffled.low)
 
 
@@ -76,22 +77,22 @@ def test_paired_interval_covers_the_truth_in_95_percent(p: tuple[float, ...]) ->
     """
     rng, truth, hits, half_hits = np.random.default_rng(1), p[1] - p[2], 0, 0
     for counts in rng.multinomial(60, p, size=2000):
-        result = paired_difference(*_outcomes(*counts))
+        result = paired_difference(*_outcomes(*counts)).difference
         hits += result.low <= truth <= result.high
-        half_hits += abs(truth - result.difference) <= (result.high - result.low) / 4
+        half_hits += abs(truth - result.value) <= (result.high - result.low) / 4
     assert hits / 2000 > 0.93
     assert half_hits / 2000 < 0.85
 
 
-def test_mean_rate() -> None:
+def test_mean_interval() -> None:
     """One cell is its Wilson interval; K equal cells narrow it by sqrt(K); the coverage is 95 %."""
-    one, single = mean_rate([(7, 20)]), wilson(7, 20)
+    one, single = mean_interval([wilson(7, 20)]), wilson(7, 20)
     assert (one.value, one.low, one.high) == pytest.approx((single.value, single.low, single.high))
-    four = mean_rate([(7, 20)] * 4)
+    four = mean_interval([wilson(7, 20)] * 4)
     assert four.high - four.low == pytest.approx((one.high - one.low) / 2)
     rng, rates, hits = np.random.default_rng(2), np.array([0.2, 0.6, 0.95, 0.99]), 0
     for draw in rng.binomial(40, rates, size=(2000, 4)):
-        interval = mean_rate([(int(k), 40) for k in draw])
+        interval = mean_interval([wilson(int(k), 40) for k in draw])
         hits += interval.low <= rates.mean() <= interval.high
     assert 0.93 < hits / 2000
 
@@ -102,4 +103,4 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match="came 1, 2"):
         paired_difference([True], [True, False])
     with pytest.raises(ValueError, match="came none"):
-        mean_rate([])
+        mean_interval([])
