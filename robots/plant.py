@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import mujoco
 import numpy as np
@@ -40,6 +40,7 @@ class Controller(Protocol):
         """Actuator targets (N, nu) for twist commands (N, 3) in the heading frame [m/s, m/s, rad/s]."""
 
 
+@runtime_checkable
 class KinematicController(Controller, Protocol):
     """The controller of a kinematic plant: it moves the base itself, as there are no actuators to command."""
 
@@ -80,11 +81,31 @@ def yaw_of(quaternion: np.ndarray) -> np.ndarray:
     return np.arctan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
 
 
+def rotation_matrix(quaternion: np.ndarray) -> np.ndarray:
+    """Rotation matrices of wxyz quaternions, (..., 4) -> (..., 3, 3); columns are the rotated axes."""
+    w, x, y, z = quaternion[..., 0], quaternion[..., 1], quaternion[..., 2], quaternion[..., 3]
+    matrix = np.empty((*quaternion.shape[:-1], 3, 3))
+    matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 0, 2] = (
+        1 - 2 * (y * y + z * z),
+        2 * (x * y - w * z),
+        2 * (x * z + w * y),
+    )
+    matrix[..., 1, 0], matrix[..., 1, 1], matrix[..., 1, 2] = (
+        2 * (x * y + w * z),
+        1 - 2 * (x * x + z * z),
+        2 * (y * z - w * x),
+    )
+    matrix[..., 2, 0], matrix[..., 2, 1], matrix[..., 2, 2] = (
+        2 * (x * z - w * y),
+        2 * (y * z + w * x),
+        1 - 2 * (x * x + y * y),
+    )
+    return matrix
+
+
 def rotate(quaternion: np.ndarray, vector: np.ndarray) -> np.ndarray:
     """Vectors turned by wxyz quaternions, (..., 4), (..., 3) -> (..., 3)."""
-    w, xyz = quaternion[..., :1], quaternion[..., 1:]
-    t = 2.0 * np.cross(xyz, vector)
-    return vector + w * t + np.cross(xyz, t)
+    return (rotation_matrix(quaternion) @ vector[..., None])[..., 0]
 
 
 def into_heading(yaw: np.ndarray, vector: np.ndarray) -> np.ndarray:

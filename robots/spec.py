@@ -101,13 +101,15 @@ class Footprint:
 class Limits:
     """Bounds on the commanded twist (vx, vy, wz) in the heading frame [m/s, m/s, rad/s] and its rate.
 
-    ``min_turning_radius`` [m] is 0 for a body that can turn in place.
+    ``min_turning_radius`` [m] is 0 for a body that can turn in place. ``turn_centre`` is where a non-holonomic body
+    cannot move sideways (x in the base frame [m], e.g. of a car's rear axle), so that its vy is -wz * turn_centre.
     """
 
     velocity_low: Vector3
     velocity_high: Vector3
     acceleration: Vector3
     min_turning_radius: float = 0.0
+    turn_centre: float = 0.0
 
     @property
     def holonomic(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mujoco
 import numpy as np
+
 from omnibody.robots.plant import GROUP_ROBOT, BaseState, into_heading
 from omnibody.robots.spec import Embodiment
 
@@ -20,7 +21,8 @@ FORCE_RESERVE = 2.0  # T1's force limit over mass * acceleration; the first step
 def respond(embodiment: Embodiment, twist: np.ndarray, command: np.ndarray, dt: float) -> np.ndarray:
     """Heading-frame twist (N, 3) after ``dt`` [s] of following ``command`` (N, 3) from ``twist`` (N, 3).
 
-    Closed form of first-order lag, limited by the acceleration limits; wz stays within |vx| / turning radius.
+    Closed form of first-order lag, limited by the acceleration limits; wz stays within |vx| / turning radius, and a
+    body that cannot move sideways turns about its turn centre.
     """
     limits = embodiment.limits
     most = np.asarray(limits.acceleration) * dt
@@ -29,6 +31,8 @@ def respond(embodiment: Embodiment, twist: np.ndarray, command: np.ndarray, dt: 
     if limits.min_turning_radius > 0.0:
         turn = np.abs(after[:, 0]) / limits.min_turning_radius
         after[:, 2] = np.clip(after[:, 2], -turn, turn)
+    if not limits.holonomic:
+        after[:, 1] = -limits.turn_centre * after[:, 2]
     return after
 
 
