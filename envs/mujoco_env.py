@@ -103,10 +103,6 @@ class MujocoEnv:
         """The task's expert commands (N, 3) for the current state."""
         return self.task.expert(self.world, self._expert_rng)
 
-    def measure(self) -> dict[str, Tensor]:
-        """What the task measures in the current state, (N,) each."""
-        return self.task.measures(self.world)
-
     def close(self) -> None:
         """Stop the worker threads."""
         self._pool.shutdown()

@@ -62,8 +62,5 @@ class VecEnv(Protocol):
     def expert(self) -> Tensor:
         """The task's expert commands (N, 3) for the current state."""
 
-    def measure(self) -> dict[str, Tensor]:
-        """What the task measures in the current state (N,) each, as ``Step.measures`` does in the successor."""
-
     def close(self) -> None:
         """Stop the worker threads."""
