@@ -124,7 +124,10 @@ def _check(name: str, known: dict[str, Key]) -> None:
     """Refuse a key that does not exist; below a dict any name does."""
     owner = known.get(name.rpartition(".")[0])
     if name not in known and not (owner and typing.get_origin(owner.type) is dict):
-        raise unknown("key", name, [key for key in known if key.endswith(f".{name}")] or known)
+        same_leaf = [key for key in known if key.endswith(f".{name}")]
+        if same_leaf:
+            raise UserError(f"unknown key {name!r}; did you mean {', '.join(same_leaf)}?")
+        raise unknown("key", name, known)
 
 
 def _flatten(tree: dict[str, Any], known: dict[str, Key], prefix: str = "") -> dict[str, Any]:

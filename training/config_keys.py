@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import enum
 import importlib
 import inspect
 import io
-import re
+import textwrap
 import tokenize
 import types
 import typing
@@ -107,15 +108,17 @@ def _comments(cfg: type) -> dict[str, str]:
     """Field -> its comment in the source, base classes included."""
     found = {}
     for cls in [cls for cls in reversed(cfg.__mro__) if dataclasses.is_dataclass(cls)]:
-        source = inspect.cleandoc(inspect.getsource(cls)) + "\n"
+        source = textwrap.dedent(inspect.getsource(cls))
         tokens = tokenize.generate_tokens(io.StringIO(source).readline)
         comments = {token.start[0]: token for token in tokens if token.type == tokenize.COMMENT}
-        for number, line in enumerate(source.splitlines(), 1):
-            match = re.match(r"\s+(\w+)\s*:\s", line)
-            above = comments.get(number - 1)
-            comment = comments.get(number) or (above if above and above.line.lstrip().startswith("#") else None)
-            if match and comment:
-                found[match[1]] = comment.string.lstrip("# ")
+        for node in typing.cast(ast.ClassDef, ast.parse(source).body[0]).body:
+            if not isinstance(node, ast.AnnAssign):
+                continue
+            above = comments.get(node.lineno - 1)
+            is_alone = above is not None and above.line.lstrip().startswith("#")
+            comment = comments.get(node.end_lineno or 0) or (above if is_alone else None)
+            if comment:
+                found[ast.unparse(node.target)] = comment.string.lstrip("# ")
     return found
 
 

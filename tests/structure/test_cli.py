@@ -1,0 +1,96 @@
+"""The command: quick help, one line for a mistake, exit codes."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from omnibody.training.cli import VERBS, Verb, main
+
+HEAVY = {"torch", "numpy", "mujoco", "hydra", "omegaconf"}
+
+
+def complaint(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on stderr of a command that must fail for bad input."""
+    capsys.readouterr()
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and err.startswith("omnibody: ")
+    return err.removeprefix("omnibody: ").strip()
+
+
+def loaded_by(code: str) -> set[str]:
+    """Modules that ``code`` prints behind "loaded:"."""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return set(done.stdout.partition("loaded:")[2].split())
+
+
+def test_help_lists_every_verb(capsys):
+    assert main(["--help"]) == 0
+    assert re.findall(r"^  (\S+)  +\S", capsys.readouterr().out, re.MULTILINE) == list(VERBS)
+
+
+def test_help_loads_nothing_heavy():
+    """A time limit would fail on a busy machine; what takes the time is imports, so these are what is checked."""
+    code = "import sys; from omnibody.training.cli import main; main(['--help']); print('loaded:', *sys.modules)"
+    assert HEAVY & loaded_by(code) == set()
+    assert HEAVY & loaded_by(code.replace("import sys", "import sys, torch"))
+
+
+@pytest.mark.parametrize(("verb", "near"), [("evl", "eval"), ("Train", "train"), ("lst", "list"), ("docter", "doctor")])
+def test_an_unknown_verb_is_told_the_nearest(verb, near, capsys):
+    assert complaint([verb], capsys).startswith(f"unknown verb {verb!r}; did you mean {near}")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_helps(verb, capsys):
+    try:
+        code = main([verb, "--help"])
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 0
+    assert capsys.readouterr().out.startswith(f"usage: omnibody {verb}")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_refuses_an_unknown_key(verb, capsys):
+    assert "nonsense" in complaint([verb, "nonsense=1"], capsys)
+
+
+def test_the_installed_command_exits_with_2():
+    command = Path(sys.executable).with_name("omnibody")
+    done = subprocess.run([command, "doctor", "jsn=true"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "omnibody: unknown key 'jsn'; did you mean json?\n"
+
+
+@pytest.fixture
+def verb_that(tmp_path, monkeypatch):
+    """Adds the verb ``act``, with the given body."""
+
+    def add(body: str) -> None:
+        (tmp_path / "acting_verb.py").write_text(f"def main(argv):\n    {body}\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "acting_verb", raising=False)
+        monkeypatch.setitem(VERBS, "act", Verb("for this test", "acting_verb:main"))
+
+    return add
+
+
+def test_ctrl_c_says_how_to_go_on(verb_that, capsys):
+    verb_that("raise KeyboardInterrupt")
+    assert main(["act"]) == 130
+    assert capsys.readouterr().err == "\nomnibody: stopped; resume with the same command\n"
+
+
+def test_a_defect_keeps_its_traceback(verb_that):
+    verb_that("raise ValueError('ours')")
+    with pytest.raises(ValueError, match="ours"):
+        main(["act"])
+
+
+def test_an_exit_code_is_passed_on(verb_that):
+    verb_that("return 3")
+    assert main(["act"]) == 3
