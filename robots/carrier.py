@@ -58,13 +58,17 @@ class CarrierPlant(WheeledPlant):
 
     def controller(self, model: mujoco.MjModel, num: int) -> DifferentialDrive:
         """The controller of ``num`` bodies."""
-        return DifferentialDrive(TwistRamp(self.embodiment.limits, num, self.control_dt), RADIUS, TRACK)
+        ramp = TwistRamp(self.embodiment.limits, num, self.control_dt)
+        return DifferentialDrive(ramp, np.full(2, RADIUS), TRACK)
 
 
 class DifferentialDrive:
-    """Wheel speeds (left, right) of a body with two driven wheels."""
+    """Wheel speeds (left, right) of a body with two driven wheels.
 
-    def __init__(self, ramp: TwistRamp, radius: float, track: float) -> None:
+    ``radius`` (2,) [m] is negative for a wheel whose joint turns about -y; ``track`` [m] lies between the wheels.
+    """
+
+    def __init__(self, ramp: TwistRamp, radius: np.ndarray, track: float) -> None:
         self.ramp = ramp
         self.radius = radius
         self.track = track

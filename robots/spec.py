@@ -159,6 +159,8 @@ class Embodiment:
     ``base_height`` is the height of the base origin above the ground when standing [m]; ``lag`` the first-order time
     constants of (vx, vy, wz) after a command [s], identified from the most faithful tier; ``latency`` the delay from
     observation to command [s]; ``plants`` maps a tier ("T0", "T1", "T2") to the ``"module:Class"`` that simulates it.
+    ``mjcf`` is the model file or asset of a body that is not built in code, and ``wheels`` the driven joints (left,
+    right) of a user's differential drive in it.
     """
 
     name: str
@@ -175,6 +177,7 @@ class Embodiment:
     rate_hz: float = 10.0
     ros: RosInterface = RosInterface()
     mjcf: str = ""
+    wheels: tuple[str, ...] = ()
 
     @property
     def best_tier(self) -> str:

@@ -13,7 +13,7 @@ from omnibody.robots.plant import GROUP_ROBOT, GROUP_ROBOT_VISUAL, BaseState, fr
 from omnibody.robots.spec import Embodiment, Limits, Vector3
 
 WHEEL_FRICTION = (0.8, 0.005, 0.0001)  # sliding, torsional (2/3 of the patch's radius) [m], rolling (unused) [m]
-ROTOR_INERTIA = 0.01  # of a geared motor, seen at the wheel [kg m^2]
+ROTOR_INERTIA = 0.01  # of our bodies' geared motors, seen at the wheel [kg m^2]
 BODY_COLOUR, WHEEL_COLOUR = (0.2, 0.4, 0.8, 1.0), (0.1, 0.1, 0.1, 1.0)
 
 
@@ -73,9 +73,11 @@ def add_wheel(body: mujoco.MjsBody, name: str, centre: Vector3, radius: float, w
     )  # fmt: skip
 
 
-def add_speed_servo(spec: mujoco.MjSpec, joint: str, gain: float, torque: float) -> None:
+def add_speed_servo(
+    spec: mujoco.MjSpec, joint: str, gain: float, torque: float, rotor_inertia: float = ROTOR_INERTIA
+) -> None:
     """A motor that turns ``joint`` at ctrl [rad/s] with ``gain`` [Nm s/rad] and at most ``torque`` [Nm]."""
-    spec.joint(joint).armature = ROTOR_INERTIA
+    spec.joint(joint).armature = rotor_inertia
     servo = spec.add_actuator(name=joint, target=joint, trntype=mujoco.mjtTrn.mjTRN_JOINT)
     servo.set_to_velocity(kv=gain)
     servo.forcelimited, servo.forcerange = True, [-torque, torque]
