@@ -24,7 +24,7 @@ VERBS = {
     "demo": Verb("demonstrations to a success table, in minutes", "omnibody.training.demo:main"),
     "collect": Verb("record demonstrations into a dataset", "omnibody.training.collect:main"),
     "train": Verb("train a policy on a dataset", "omnibody.training.train:main"),
-    "rl": Verb("train a residual on a frozen base policy by PPO", "omnibody.training.rl:main"),
+    "rl": Verb("train a residual on a frozen base policy by PPO", "omnibody.training.rl.train:main"),
     "distill": Verb("distil teachers into one student", "omnibody.training.distill.distill:main"),
     "eval": Verb("measure policies on bodies and tasks, write a report", "omnibody.training.evaluate:main"),
     "export": Verb("write a policy as ONNX and check it against torch", "omnibody.training.export:main"),

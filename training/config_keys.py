@@ -23,7 +23,6 @@ from omnibody.robots.errors import unknown
 TABLES = {
     "policy": "omnibody.policies.table:POLICIES",
     "task": "omnibody.sim_tasks.table:TASKS",
-    "robot": "omnibody.robots.table:ROBOTS",
 }
 
 

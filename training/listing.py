@@ -11,7 +11,7 @@ from typing import Any
 from omnibody.policies.checkpoint import CONFIG, META, read_config, read_meta
 from omnibody.policies.table import POLICIES
 from omnibody.robots.table import ROBOTS, load_robot
-from omnibody.sim_tasks.table import TASKS
+from omnibody.sim_tasks.table import TASKS, task_names
 from omnibody.training.config import PACKAGE, load, parse
 
 Row = dict[str, Any]
@@ -29,8 +29,8 @@ def main(argv: list[str]) -> None:
     cfg = parse(ListCfg, argv)
     tables = {
         "robots": [_robot(name) for name in ROBOTS],
-        "tasks": [_config(name, target) for name, target in TASKS.items()],
-        "policies": [_config(name, target) for name, target in POLICIES.items()],
+        "tasks": [_member(name, TASKS[name.partition("/")[0]]) for name in task_names()],
+        "policies": [_member(name, target) for name, target in POLICIES.items()],
         "checkpoints": checkpoints(PACKAGE / "assets" / "checkpoints"),
     }
     if cfg.json:
@@ -52,9 +52,10 @@ def _robot(name: str) -> Row:
     return {"name": name, "tiers": " ".join(sorted(body.plants)), "drive": drive, "licence": body.license}
 
 
-def _config(name: str, target: str) -> Row:
-    """A table's member and the first line of what its config class says about itself."""
-    return {"name": name, "about": inspect.cleandoc(load(target).__doc__ or "").splitlines()[0]}
+def _member(name: str, target: str) -> Row:
+    """A table's member and the first line of what its module says about it."""
+    module = inspect.getmodule(load(target))
+    return {"name": name, "about": (module and module.__doc__ or "").partition("\n")[0]}
 
 
 def checkpoints(folder: Path) -> list[Row]:
