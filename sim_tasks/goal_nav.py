@@ -1,0 +1,336 @@
+"""Point-goal navigation with heading: reach (x, y, yaw) among obstacles without touching any.
+
+Observations, in the heading frame: ``route`` (10, 4), ``goal`` (4,) and, for a critic only, ``privileged`` (28,).
+Everything is computed from the world passed in, so there is no lag between a reset or a step and what is observed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from omnibody.robots.errors import UserError, unknown
+from omnibody.robots.plant import into_heading
+from omnibody.robots.spec import Embodiment, Field
+from omnibody.sim_tasks.expert import Follower
+from omnibody.sim_tasks.families import ALL, FAMILIES, SPLITS, split_scene
+from omnibody.sim_tasks.planner import Roadmap, bilinear, roadmap, routes, sample, straight_routes
+from omnibody.sim_tasks.ros_map import load_ros_map
+from omnibody.sim_tasks.scene import Grid, Scene
+from omnibody.sim_tasks.task import Obs, Start, World
+
+NUM_RAYS, RAY_RANGE = 24, 5.0  # privileged clearance rays all around, first one forward [m]
+COST_RANGE = 100.0  # the privileged cost-to-go is cut here [m]
+TRIES = 100  # goals drawn for one episode
+SCENES = (*FAMILIES, ALL, "map")
+
+
+@dataclass
+class GoalNavCfg:
+    """The task's knobs. ``scene``: a family, or "map" with ``map`` = the YAML of a ROS map_server map.
+
+    ``heading_tolerance`` [rad] counts only for bodies that turn in place (min_turning_radius 0): a car cannot correct
+    its heading without leaving the goal. ``route``: "astar" (the planned way) or "line" (straight, as the original).
+    ``reward``: "geodesic", or "compass_exact" for the original's terms. ``max_way`` [m] bounds the shortest way.
+    """
+
+    scene: str = "office"
+    map: str = ""
+    split: str = "train"
+    num_scenes: int = 64
+    route: str = "astar"
+    reward: str = "geodesic"
+    max_seconds: float = 45.0
+    min_distance: float = 2.0
+    max_distance: float = 7.0
+    max_way: float = 12.0
+    goal_tolerance: float = 0.5
+    heading_tolerance: float = 0.1
+    speed_tolerance: float = 0.1
+    turn_tolerance: float = 0.1
+
+    def __post_init__(self) -> None:
+        choices = {"scene": SCENES, "split": SPLITS, "route": ("astar", "line"), "reward": tuple(REWARDS)}
+        for key, allowed in choices.items():
+            if getattr(self, key) not in allowed:
+                raise unknown(key, getattr(self, key), allowed)
+        if (self.scene == "map") != bool(self.map):
+            raise UserError(f"scene=map and map=<map.yaml> go together; came scene={self.scene} map={self.map!r}")
+        if self.num_scenes < 1 or not 0.0 <= self.min_distance < self.max_distance:
+            raise UserError(
+                "goal_nav: wanted num_scenes >= 1 and 0 <= min_distance < max_distance; came"
+                f" {self.num_scenes}, {self.min_distance}, {self.max_distance}"
+            )
+
+    def build(self, embodiment: Embodiment, num_envs: int) -> GoalNav:
+        """The task for ``num_envs`` of a body."""
+        return GoalNav(self, embodiment, num_envs)
+
+
+class GoalNav:
+    """``Task`` of point-goal navigation; see the module's and ``GoalNavCfg``'s words."""
+
+    instruction = "go to the goal pose without touching anything"
+
+    def __init__(self, cfg: GoalNavCfg, embodiment: Embodiment, num_envs: int) -> None:
+        self.cfg = cfg
+        self.embodiment = embodiment
+        self.num_envs = num_envs
+        self.name = f"goal_nav/{cfg.scene}"
+        self.max_seconds = cfg.max_seconds
+        self.num_scenes = 1 if cfg.scene == "map" else cfg.num_scenes
+        self._roadmaps: dict[int, Roadmap] = {}
+        self.grid: Grid = self.roadmap(0).scene.grid
+        shape = (num_envs, *self.grid.shape)
+        self.goal = np.zeros((num_envs, 3))  # x, y [m], yaw [rad] in the world
+        self.shortest = np.zeros(num_envs)  # length of the shortest feasible way from the start [m]
+        self._cost = np.zeros(shape, np.float32)
+        self._move = np.full(shape, -1, np.int8)
+        self._nearest = np.zeros(shape, np.int32)
+        self._distance = np.zeros(shape, np.float32)
+        self._last_cost = np.zeros(num_envs, np.float32)  # of the previous step, for the reward
+        self._last_action = np.zeros((num_envs, 3), np.float32)
+        self._last_position = np.zeros((num_envs, 2))  # of the previous step, for the path length
+        self._follower = Follower(embodiment)
+        self._outline = _rectangle_outline(embodiment.footprint.length, embodiment.footprint.width)
+        self.obs_fields = _obs_fields(cfg, embodiment)
+
+    def scene(self, index: int) -> Scene:
+        """Scene ``index`` of this task's split."""
+        return self.roadmap(index).scene
+
+    def roadmap(self, index: int) -> Roadmap:
+        """Where the body can go in scene ``index``."""
+        if index not in self._roadmaps:
+            if not 0 <= index < self.num_scenes:
+                raise ValueError(f"task {self.name} has scenes 0 to {self.num_scenes - 1}, asked for {index}")
+            if self.cfg.scene == "map":
+                scene = load_ros_map(self.cfg.map)
+            else:
+                scene = split_scene(self.cfg.scene, self.cfg.split, index)
+            self._roadmaps[index] = roadmap(scene, self.embodiment.footprint)
+        return self._roadmaps[index]
+
+    def build(self, spec: mujoco.MjSpec, scene: int) -> None:
+        """Add floor, light and the boxes of a scene to the robot's spec."""
+        self.scene(scene).extrude(spec)
+
+    def reset(self, rows: np.ndarray, episodes: np.ndarray, seed: int) -> list[Start]:
+        """Begin episode ``episodes[i]`` in env ``rows[i]``; scenes take turns, start and goal are drawn."""
+        starts = []
+        for row, episode in zip(rows.tolist(), episodes.tolist(), strict=True):
+            scene = episode % self.num_scenes
+            starts.append(Start(scene, self._draw(row, scene, np.random.default_rng([seed, episode]))))
+        return starts
+
+    def _draw(self, row: int, scene: int, rng: np.random.Generator) -> tuple[float, float, float]:
+        """Draw goal and start of one episode and set the row's fields; returns the start pose."""
+        ways, cfg = self.roadmap(scene), self.cfg
+        centres = ways.scene.grid.centres()[ways.stations]
+        for _ in range(TRIES if len(centres) else 0):
+            goal = int(rng.integers(len(centres)))
+            apart = np.linalg.norm(centres - centres[goal], axis=1)
+            near = np.flatnonzero((apart >= cfg.min_distance) & (apart <= cfg.max_distance))
+            if len(near) == 0:
+                continue
+            cost, move, length = ways.fields(int(ways.stations[goal]))
+            near = near[length.ravel()[ways.stations[near]] <= cfg.max_way]
+            if len(near) == 0:
+                continue
+            start = int(near[rng.integers(len(near))])
+            yaw, goal_yaw = rng.uniform(-math.pi, math.pi, 2)
+            self.goal[row] = *centres[goal], goal_yaw
+            self.shortest[row] = length.ravel()[ways.stations[start]]
+            self._cost[row], self._move[row] = cost, move
+            self._nearest[row], self._distance[row] = ways.nearest, ways.scene.distance
+            self._last_position[row], self._last_action[row] = centres[start], 0.0
+            self._last_cost[row] = cost.ravel()[ways.stations[start]]
+            return float(centres[start, 0]), float(centres[start, 1]), float(yaw)
+        raise UserError(
+            f"{ways.scene.name}: no start and goal {cfg.min_distance} to {cfg.max_distance} m apart that"
+            f" {self.embodiment.name} ({self.embodiment.footprint.length} x {self.embodiment.footprint.width} m) can"
+            " drive between; use a map with more free space or a smaller body"
+        )
+
+    def observe(self, world: World) -> Obs:
+        """``route`` (N, 10, 4), ``goal`` (N, 4) and ``privileged`` (N, 28), float32, heading frame."""
+        position, yaw = _planar_pose(world)
+        if self.cfg.route == "line":
+            way = straight_routes(position, self.goal[:, :2])
+        else:
+            way = routes(self._move, self._nearest, position, self.goal[:, :2], self.grid)
+        points = way.reshape(self.num_envs, -1, 2) - position[:, None]
+        route = into_heading(yaw[:, None], points).reshape(way.shape)
+        offset = into_heading(yaw, self.goal[:, :2] - position)
+        turn = self.goal[:, 2] - yaw
+        goal = np.concatenate((offset, np.stack((np.cos(turn), np.sin(turn)), axis=1)), axis=1)
+        return {"route": _tensor(route), "goal": _tensor(goal), "privileged": _tensor(self._privileged(position, yaw))}
+
+    def _privileged(self, position: np.ndarray, yaw: np.ndarray) -> np.ndarray:
+        """Clearance rays (24) [m], clearance [m], cost-to-go [m] and direction of its descent (cos, sin), (N, 28)."""
+        rays = _clearance_rays(self._distance, position, yaw, self.grid.origin, self.grid.resolution)
+        cost = np.minimum(self._cost_at(position), COST_RANGE)
+        h = self.grid.resolution
+        probes = position[:, None] + h * np.array([(1, 0), (-1, 0), (0, 1), (0, -1)])
+        around = sample(self._cost, probes, self.grid.origin, h)
+        slope = np.stack((around[:, 1] - around[:, 0], around[:, 3] - around[:, 2]), axis=1)
+        descent = into_heading(yaw, slope / np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 1e-6))
+        return np.concatenate((rays, self._clearance(position, yaw)[:, None], cost[:, None], descent), axis=1)
+
+    def reward(self, world: World, action: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Reward (N,) of a step and its terms; call once per step, as progress is against the previous call."""
+        terms = REWARDS[self.cfg.reward](self, world, action)
+        return torch.stack(tuple(terms.values())).sum(dim=0), terms
+
+    def success(self, world: World) -> Tensor:
+        """(N,) bool: near the goal, at rest, and turned the right way if the body can turn in place; no contact."""
+        distance, heading = self._errors(world)
+        cfg, twist = self.cfg, world.twist
+        at_rest = (twist[:, :2].norm(dim=1) < cfg.speed_tolerance) & (twist[:, 2].abs() < cfg.turn_tolerance)
+        done = (distance < cfg.goal_tolerance) & at_rest & ~self.failure(world)
+        return done & (heading.abs() < cfg.heading_tolerance) if self.turns_in_place else done
+
+    def failure(self, world: World) -> Tensor:
+        """(N,) bool: touched something, tilted by more than 60 degrees, or sank by half the base's height."""
+        x, y = world.quaternion[:, 1], world.quaternion[:, 2]
+        tilted = 1.0 - 2.0 * (x * x + y * y) < 0.5
+        height = self.embodiment.base_height
+        # At least 5 cm, as the base of a flat body may rest on the floor itself.
+        sunk = world.position[:, 2] < height - max(0.5 * height, 0.05)
+        return world.contact | tilted | sunk
+
+    def expert(self, world: World, rng: np.random.Generator) -> Tensor:
+        """Twist commands (N, 3) of the route follower; deterministic, nothing is drawn from ``rng``."""
+        position, yaw = _planar_pose(world)
+        twist = np.concatenate((world.linear[:, :2].numpy(), world.angular[:, 2:].numpy()), axis=1).astype(np.float64)
+        pose = np.concatenate((position, yaw[:, None]), axis=1)
+        return _tensor(self._follower.command(pose, twist, self.goal, self._cost, self._distance, self.grid))
+
+    def measures(self, world: World) -> dict[str, Tensor]:
+        """Per step (N,): see the keys; lengths [m], ``heading_error`` [rad]; call once per step (path increment)."""
+        position, yaw = _planar_pose(world)
+        distance, heading = self._errors(world)
+        step = np.linalg.norm(position - self._last_position, axis=1)
+        self._last_position[:] = position
+        return {
+            "clearance": _tensor(self._clearance(position, yaw)),
+            "goal_distance": distance,
+            "heading_error": heading.abs(),
+            "path_increment": _tensor(step),
+            "cost_to_go": _tensor(self._cost_at(position)),
+            "shortest_way": _tensor(self.shortest),
+        }
+
+    @property
+    def turns_in_place(self) -> bool:
+        """Whether the goal's heading counts."""
+        return self.embodiment.limits.min_turning_radius == 0.0
+
+    def _errors(self, world: World) -> tuple[Tensor, Tensor]:
+        """Distance to the goal (N,) [m] and heading error (N,) in (-pi, pi] [rad]."""
+        goal = torch.from_numpy(self.goal)
+        turn = goal[:, 2] - world.yaw
+        distance = (goal[:, :2] - world.position[:, :2]).norm(dim=1)
+        return distance.float(), torch.atan2(torch.sin(turn), torch.cos(turn)).float()
+
+    def _cost_at(self, position: np.ndarray) -> np.ndarray:
+        """Cost-to-go at world points (N, 2), (N,) [m]."""
+        return sample(self._cost, position[:, None], self.grid.origin, self.grid.resolution)[:, 0]
+
+    def _clearance(self, position: np.ndarray, yaw: np.ndarray) -> np.ndarray:
+        """Distance from the footprint's rectangle to the nearest obstacle, (N,) [m]; negative when they overlap."""
+        outline = np.broadcast_to(self._outline, (len(position), *self._outline.shape))
+        points = position[:, None] + into_heading(-yaw[:, None], outline)
+        return sample(self._distance, points, self.grid.origin, self.grid.resolution).min(axis=1)
+
+
+def _geodesic(task: GoalNav, world: World, action: Tensor) -> dict[str, Tensor]:
+    """Progress along the planned way, so that dead ends pay nothing; the sum of ``progress`` telescopes."""
+    cost = task._cost_at(_planar_pose(world)[0])
+    command = action.numpy()
+    terms = {
+        "progress": _tensor(task._last_cost - cost),
+        "goal": 10.0 * task.success(world).float(),
+        "collision": -10.0 * task.failure(world).float(),
+        "time": torch.full((task.num_envs,), -0.01),
+        "action_rate": _tensor(-0.02 * np.square(command - task._last_action).sum(axis=1)),
+    }
+    task._last_cost[:], task._last_action[:] = cost, command
+    return terms
+
+
+def _compass_exact(task: GoalNav, world: World, action: Tensor) -> dict[str, Tensor]:
+    """The original's weights times its step of 0.1 s, with the present distance instead of the last step's."""
+    return {
+        "distance": -0.1 * task._errors(world)[0],
+        "goal": 200.0 * task.success(world).float(),
+        "collision": -100.0 * task.failure(world).float(),
+    }
+
+
+REWARDS = {"geodesic": _geodesic, "compass_exact": _compass_exact}
+
+
+def _obs_fields(cfg: GoalNavCfg, embodiment: Embodiment) -> dict[str, Field]:
+    """What ``observe`` returns. A way shorter than ten segments ends within 10 m; the goal may be driven away from."""
+    fastest = np.maximum(np.abs(embodiment.limits.velocity_low), embodiment.limits.velocity_high)
+    far = 2.0 * (cfg.max_distance + math.hypot(*fastest[:2]) * cfg.max_seconds)
+    rays = tuple(f"ray_{i}" for i in range(NUM_RAYS))
+    return {
+        "route": Field((10, 4), "float32", "m", (-far,), (far,), ("x0", "y0", "x1", "y1")),
+        "goal": Field(
+            (4,), "float32", "m,m,1,1", (-far, -far, -1.0, -1.0), (far, far, 1.0, 1.0), ("x", "y", "cos", "sin")
+        ),
+        "privileged": Field(
+            (NUM_RAYS + 4,),
+            "float32",
+            "m",
+            (*(0.0,) * NUM_RAYS, -100.0, 0.0, -1.0, -1.0),
+            (*(RAY_RANGE,) * NUM_RAYS, 100.0, COST_RANGE, 1.0, 1.0),
+            (*rays, "clearance", "cost_to_go", "descent_cos", "descent_sin"),
+        ),
+    }
+
+
+def _planar_pose(world: World) -> tuple[np.ndarray, np.ndarray]:
+    """Ground position (N, 2) [m] and yaw (N,) [rad] of the base, float64."""
+    return world.position[:, :2].numpy().astype(np.float64), world.yaw.numpy().astype(np.float64)
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    """A float32 tensor of its own."""
+    return torch.from_numpy(np.array(array, np.float32))
+
+
+def _rectangle_outline(length: float, width: float) -> np.ndarray:
+    """Points on the edge of a rectangle at most 5 cm apart, (P, 2) [m]."""
+    x, y = (np.linspace(-0.5, 0.5, max(3, math.ceil(size / 0.05) + 1)) * size for size in (length, width))
+    sides = [np.stack((x, np.full_like(x, s * width)), 1) for s in (-0.5, 0.5)]
+    ends = [np.stack((np.full_like(y, s * length), y), 1) for s in (-0.5, 0.5)]
+    return np.concatenate(sides + ends)
+
+
+@njit(cache=True)
+def _clearance_rays(
+    distance: np.ndarray, position: np.ndarray, yaw: np.ndarray, origin: tuple[float, float], resolution: float
+) -> np.ndarray:
+    """Free distance from the base's centre in ``NUM_RAYS`` directions, (N, NUM_RAYS) [m], by sphere tracing."""
+    out = np.empty((len(position), NUM_RAYS))
+    for n in range(len(position)):
+        for r in range(NUM_RAYS):
+            angle = yaw[n] + 2.0 * math.pi * r / NUM_RAYS
+            c, s, reach = math.cos(angle), math.sin(angle), 0.0
+            while reach < RAY_RANGE:
+                x, y = position[n, 0] + reach * c - origin[0], position[n, 1] + reach * s - origin[1]
+                free = bilinear(distance[n], x / resolution, y / resolution)
+                if free < 0.02:
+                    break
+                reach += free
+            out[n, r] = min(reach, RAY_RANGE)
+    return out
