@@ -28,7 +28,7 @@ VERBS = {
     "distill": Verb("distil teachers into one student", "omnibody.training.distill.distill:main"),
     "eval": Verb("measure policies on bodies and tasks, write a report", "omnibody.training.evaluate:main"),
     "export": Verb("write a policy as ONNX and check it against torch", "omnibody.training.export:main"),
-    "bench": Verb("measure speed against a limit and a peer", "omnibody.training.bench:main"),
+    "bench": Verb("measure speed against a limit and a peer", "omnibody.training.bench.run:main"),
     "doctor": Verb("what is installed and usable, and how to get the rest", "omnibody.training.doctor:main"),
     "list": Verb("robots, tasks, policies and checkpoints", "omnibody.training.listing:main"),
 }
@@ -55,7 +55,7 @@ def _run(words: list[str]) -> int:
     if name not in VERBS:
         raise unknown("verb", name, VERBS)
     if "--help" in rest or "-h" in rest:
-        print(f"usage: omnibody {name} [key=value ...]", flush=True)
+        print(f"usage: omnibody {name} [key=value ...]")
     module, _, function = VERBS[name].target.partition(":")
     verb: Callable[[list[str]], int | None] = getattr(importlib.import_module(module), function)
     return verb(rest) or 0
