@@ -18,7 +18,7 @@ class UserError(Exception):
 def nearest(name: str, known: Iterable[str]) -> list[str]:
     """Up to three of the ``known`` names that resemble ``name``, the best one first."""
     by_lower = {option.lower(): option for option in known}
-    return [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)]
+    return [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.6)]
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
