@@ -1,0 +1,212 @@
+"""``omnibody eval``: measure policies on bodies and tasks, from paired start states, and report it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING
+from safetensors.torch import save
+from tqdm import tqdm
+
+from omnibody.envs import make_env
+from omnibody.envs.mujoco_env import MujocoEnv
+from omnibody.envs.vec_env import VecEnv
+from omnibody.policies.checkpoint import load_policy
+from omnibody.policies.files import write_text
+from omnibody.policies.policy import Policy
+from omnibody.robots.errors import UserError
+from omnibody.robots.table import load_robot
+from omnibody.sim_tasks.table import task_config
+from omnibody.sim_tasks.task import TaskFactory
+from omnibody.training.config import parse
+from omnibody.training.eval_folder import EvalFolder, open_folder
+from omnibody.training.provenance import provenance
+from omnibody.training.results import DEFINITIONS, START_STATES, Cell, means, pair_means, pairs, summarize
+from omnibody.training.rollout import EpisodeRecord, play, rollout
+
+__all__ = ["EpisodeRecord", "EvalCfg", "evaluate", "main", "matrix", "rollout"]
+
+EXPERT = "expert"
+REPORT_JSON, REPORT_HTML = "report.json", "report.html"
+Policies = dict[str, Policy | None]  # by name; None: the task's expert
+
+
+@dataclass
+class EvalCfg:
+    """Measure policies on bodies and tasks; writes report.json and report.html. The same command resumes."""
+
+    out: str = MISSING  # folder of the report
+    robots: list[str] = MISSING  # bodies, e.g. [go2,carrier]
+    tasks: list[str] = MISSING  # tasks, e.g. [goal_nav/office]
+    checkpoint: str = ""  # one policy: a checkpoint folder, hf://owner/name, or "expert"
+    checkpoints: list[str] = field(default_factory=list)  # several policies, compared on the same start states
+    episodes: int = 20  # per policy, body, task and seed
+    seed: int = 1  # of the start states
+    seeds: list[int] = field(default_factory=list)  # several seeds, in place of seed
+    tier: str = "best"  # fidelity: T0, T1, T2, or the best each body has
+    split: str = "test"  # scenes: test, or train to see how much was learned by heart
+    map: str = ""  # YAML of a ROS map_server map, for the task goal_nav/map
+    num_envs: int = 16  # worlds side by side; results do not depend on it
+    device: str = "cpu"  # where the policy runs
+    maps: int = 4  # maps with driven paths in the report, per body and task
+    clips: int = 3  # clips in the report
+    curves: list[str] = field(default_factory=list)  # JSONL logs of training runs to draw in the report
+
+    def __post_init__(self) -> None:
+        if bool(self.checkpoint) == bool(self.checkpoints):
+            came = "both" if self.checkpoint else "neither"
+            raise ValueError(f"wanted either checkpoint=<folder> or checkpoints=[<folder>,...], came {came}")
+        for key in ("robots", "tasks"):
+            values = getattr(self, key)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"{key}: wanted at least one name and none twice, came {values}")
+        for key, least in {"episodes": 1, "num_envs": 1, "maps": 0, "clips": 0}.items():
+            if getattr(self, key) < least:
+                raise ValueError(f"{key}: wanted at least {least}, came {getattr(self, key)}")
+        for task in self.tasks:
+            self.task(task)
+
+    @property
+    def sources(self) -> list[str]:
+        """All policies asked for."""
+        return self.checkpoints or [self.checkpoint]
+
+    @property
+    def all_seeds(self) -> list[int]:
+        """All seeds asked for."""
+        return self.seeds or [self.seed]
+
+    def env(self, robot: str, task: str, num_envs: int) -> MujocoEnv:
+        """The environment of a cell."""
+        return make_env(robot, self.task(task), num_envs=num_envs, tier=self.tier)
+
+    def task(self, name: str) -> TaskFactory:
+        """A task's configuration on the scenes of the split."""
+        return task_config(name, split=self.split, **({"map": self.map} if name.endswith("/map") else {}))
+
+
+def evaluate(policy: Policy | None, env: VecEnv, episodes: int, seed: int) -> dict[str, Any]:
+    """The figures of one cell (see ``results.DEFINITIONS``); without a policy those of the expert."""
+    return summarize(rollout(policy, env, episodes, seed))
+
+
+def matrix(policies: Policies, cfg: EvalCfg, folder: EvalFolder) -> Iterator[Cell]:
+    """Measure every policy on every body, task and seed of ``cfg``; episodes that ``folder`` holds are not repeated."""
+    total = len(policies) * len(cfg.robots) * len(cfg.tasks) * len(cfg.all_seeds) * cfg.episodes
+    with tqdm(total=total, unit="episode", disable=None, smoothing=0.02) as bar:
+        for robot in cfg.robots:
+            for task in cfg.tasks:
+                env = cfg.env(robot, task, min(cfg.num_envs, cfg.episodes))
+                for name, policy in policies.items():
+                    bar.set_description(f"{name} {robot} {task}")
+                    yield _cell(name, policy, env, (robot, task), cfg, folder, bar)
+                env.close()
+
+
+def _cell(
+    name: str,
+    policy: Policy | None,
+    env: MujocoEnv,
+    place: tuple[str, str],
+    cfg: EvalCfg,
+    folder: EvalFolder,
+    bar: tqdm,
+) -> Cell:
+    if policy is not None and (difference := policy.spec.mismatch(env.spec)):
+        raise UserError(f"policy {name} does not fit {place[0]} in {place[1]}: {difference}")
+    records: list[EpisodeRecord] = []
+    for seed in cfg.all_seeds:
+        file = folder.records(name, *place, env.plant.tier, f"seed{seed}")
+        bar.update(len(file.episodes))
+        for record in play(policy, env, cfg.episodes, seed, file.episodes):
+            file.append(record)
+            bar.update()
+        records += file.sorted()
+    return Cell(name, *place, env.plant.tier, tuple(records))
+
+
+def main(argv: list[str]) -> None:
+    """Run the verb."""
+    cfg = parse(EvalCfg, argv)
+    for robot in cfg.robots:
+        load_robot(robot)
+    policies = load_policies(cfg)
+    identity = _identity(cfg, policies)
+    with open_folder(Path(cfg.out), identity) as folder:
+        began = datetime.now(UTC)
+        cells = []
+        for cell in matrix(policies, cfg, folder):
+            cells.append(cell)
+            tqdm.write(_line(cell))
+        report = build_report(cells, cfg, identity, began)
+        write_text(folder.path / REPORT_JSON, json.dumps(report, indent=1))
+    print(folder.path / REPORT_JSON)
+
+
+def load_policies(cfg: EvalCfg) -> Policies:
+    """The policies of a configuration under the shortest names that tell them apart."""
+    policies: Policies = {}
+    for name, source in zip(_names(cfg.sources), cfg.sources, strict=True):
+        policies[name] = None if source == EXPERT else load_policy(source).to(cfg.device)
+    return policies
+
+
+def _names(sources: list[str]) -> list[str]:
+    parts = [source.rstrip("/").split("/") for source in sources]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise UserError(f"checkpoints: wanted each policy once, came {sources}")
+
+
+def fingerprint(policy: Policy | None) -> str:
+    """What tells a policy from another: a hash of its configuration and weights."""
+    if policy is None:
+        return EXPERT
+    weights = save({key: value.cpu().contiguous() for key, value in policy.state_dict().items()})
+    return hashlib.sha256(repr(policy.cfg).encode() + weights).hexdigest()
+
+
+def _identity(cfg: EvalCfg, policies: Policies) -> dict[str, Any]:
+    """What two runs must share to go on with each other's records."""
+    keys = ("robots", "tasks", "episodes", "tier", "split", "map")
+    return {
+        "policies": {name: fingerprint(policy) for name, policy in policies.items()},
+        "seeds": cfg.all_seeds,
+        **{key: getattr(cfg, key) for key in keys},
+    }
+
+
+def build_report(cells: list[Cell], cfg: EvalCfg, identity: dict[str, Any], began: datetime) -> dict[str, Any]:
+    """What report.json holds."""
+    pair_rows = pairs(cells)
+    return {
+        "cells": [cell.to_json() for cell in cells],
+        "means": means(cells),
+        "pairs": pair_rows,
+        "pair_means": pair_means(pair_rows),
+        "definitions": DEFINITIONS,
+        "start_states": START_STATES,
+        "config": dataclasses.asdict(cfg),
+        "policies": identity["policies"],
+        **provenance(),
+        "began": began.isoformat(timespec="seconds"),
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _line(cell: Cell) -> str:
+    figures, rate = cell.to_json(), cell.rate
+    return (
+        f"{cell.policy:24} {cell.robot:10} {cell.task:22} {cell.tier}  {figures['successes']:4}/{figures['n']:<4}"
+        f" SR {rate.value:.3f} [{rate.low:.3f}, {rate.high:.3f}]  SPL {figures['spl']:.3f}"
+        f"  collisions {figures['collisions']}  time-outs {figures['timeouts']}"
+    )
