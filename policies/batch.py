@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,16 +40,19 @@ class Batch:
     pose: Tensor
     descriptor: Tensor
 
+    @property
+    def velocity_high(self) -> Tensor:
+        """Upper limits (B, 3) of the body's twist (vx, vy, wz) [m/s, m/s, rad/s], out of its descriptor."""
+        return self.descriptor[:, [DESCRIPTOR_NAMES.index(f"{axis}_high") for axis in ("vx", "vy", "wz")]]
+
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return Batch(**{name: _moved(value, device) for name, value in values.items()})
-
-
-def _moved(value: Tensor | Obs, device: torch.device | str) -> Tensor | Obs:
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    return {key: tensor.to(device, non_blocking=True) for key, tensor in value.items()}
+        moved: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            is_tensor = isinstance(value, Tensor)
+            moved[field.name] = value.to(device) if is_tensor else {key: one.to(device) for key, one in value.items()}
+        return Batch(**moved)
 
 
 def fake_batch(spec: IOSpec, size: int, obs_steps: int, action_steps: int, generator: torch.Generator) -> Batch:

@@ -42,7 +42,7 @@ def save_pretrained(policy: Policy, path: Path | str, meta: dict[str, Any]) -> N
     ``meta`` is anything JSON can hold: dataset, seed, git revision, figures.
     """
     header = {"policy": policy_name(policy.cfg)}
-    fields = OmegaConf.to_container(OmegaConf.structured(policy.cfg), enum_to_str=True)
+    fields: Any = OmegaConf.to_container(OmegaConf.structured(policy.cfg), enum_to_str=True)
     weights = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in policy.state_dict().items()}
     with atomic_folder(Path(path)) as folder:
         (folder / CONFIG).write_text(yaml.safe_dump({**header, **fields}, sort_keys=False), encoding="utf-8")
