@@ -8,6 +8,7 @@ other part slides without friction (casters); joints without a wheel stay passiv
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from omnibody.robots.wheels import WHEEL_COLOUR, WHEEL_FRICTION, TwistRamp, Whee
 
 BASES = ("differential", "holonomic", "ackermann")
 SERVO_TIME = 0.04  # time constant of the wheel speed servos [s]
+MOST_TILT = 0.1  # of a body that stands on its wheels [rad]
 ROTOR_SHARE = 0.1  # of the body's inertia at the wheels that the rotors have
 
 
@@ -62,9 +64,10 @@ class CustomRobotCfg:
     def build(self) -> Embodiment:
         """Measure the file and give its body; raises ``UserError`` with one line for a file that will not do."""
         path = str(Path(self.mjcf).expanduser().resolve())
-        spec = load_body(path)
+        file = read(path)
+        names = tuple(_joint(file, name) for name in self.wheels)
+        spec = body_alone(file, path)
         size = measure(spec, path)
-        names = tuple(_joint(spec, name) for name in self.wheels)
         wheels = [measure_wheel(spec, name, path) for name in names]
         if wheels and wheels[0].y <= wheels[1].y:
             raise UserError(f"robot.wheels: wanted left before right, came {names}; swap them")
@@ -127,14 +130,18 @@ class Wheel:
     axis: np.ndarray
 
 
-def load_body(path: str) -> mujoco.MjSpec:
-    """The file's robot alone: root body ``base`` on a free joint, no world geometry, no actuators, sensors or keys."""
+def read(path: str) -> mujoco.MjSpec:
+    """The file as it is."""
     if not Path(path).is_file():
         raise UserError(f"robot.mjcf: no file {path}")
     try:
-        spec = mujoco.MjSpec.from_file(path)
+        return mujoco.MjSpec.from_file(path)
     except ValueError as error:
         raise UserError(f"robot.mjcf: {path}: {_one_line(error)}") from error
+
+
+def body_alone(spec: mujoco.MjSpec, path: str) -> mujoco.MjSpec:
+    """Make a file's spec the robot alone: root body ``base`` on a free joint, no world, actuators, sensors or keys."""
     for part in (
         *spec.actuators, *spec.sensors, *spec.keys, *spec.excludes, *spec.pairs,
         *spec.worldbody.geoms, *spec.worldbody.lights, *spec.worldbody.cameras, *spec.worldbody.sites,
@@ -213,7 +220,7 @@ class CustomDifferentialPlant(WheeledPlant):
 
     def __init__(self, embodiment: Embodiment) -> None:
         super().__init__(embodiment)
-        self._robot = load_body(embodiment.mjcf)
+        self._robot = body_alone(read(embodiment.mjcf), embodiment.mjcf)
         self.wheels = [measure_wheel(self._robot, name, embodiment.mjcf) for name in embodiment.wheels]
         for name, wheel in zip(embodiment.wheels, self.wheels, strict=True):
             _fit_tyre(self._robot, name, wheel)
@@ -258,16 +265,17 @@ def _with_wheels(embodiment: Embodiment) -> Embodiment:
     speed, turn = embodiment.limits.velocity_high[0], embodiment.limits.velocity_high[2]
     commands = np.tile([[speed, 0.0, 0.0], [0.0, 0.0, turn]], (round(3.0 / plant.control_dt), 1, 1))
     track = run(plant, commands)
-    reached, height = track.twist[-1], track.position[-1, 0, 2]
-    if abs(height - embodiment.base_height) > 0.02:
+    reached, (_, x, y, _) = track.twist[-1], track.qpos[-1, 0, 3:7]
+    tilt = math.acos(1.0 - 2.0 * (x * x + y * y))
+    if tilt > MOST_TILT:
         raise UserError(
-            f"robot.mjcf: {embodiment.mjcf}: the base rode {height:.2f} m high, wanted {embodiment.base_height:.2f}; "
-            "it tips or sinks: does it lack a caster, or does something reach below the wheels?"
+            f"robot.mjcf: {embodiment.mjcf}: the body tips by {math.degrees(tilt):.0f} degrees on its wheels; "
+            "does it lack a caster, or does something reach below the wheels?"
         )
     if reached[0, 0] < 0.8 * speed or reached[1, 2] < 0.8 * turn:
         raise UserError(
-            f"robot.wheels: asked for {speed} m/s and {turn} rad/s, {embodiment.wheels} reached {reached[0, 0]:.2f} and "
-            f"{reached[1, 2]:.2f}; do these wheels carry the body, and is nothing else dragging on the floor?"
+            f"robot.wheels: asked for {speed} m/s and {turn} rad/s, {embodiment.wheels} reached {reached[0, 0]:.2f} "
+            f"and {reached[1, 2]:.2f}; do these wheels carry the body, and does nothing else hold it back?"
         )
     return dataclasses.replace(embodiment, lag=identify(embodiment, plant).lag)
 
@@ -287,10 +295,12 @@ def _fit_tyre(spec: mujoco.MjSpec, joint: str, wheel: Wheel) -> None:
 
 
 def _joint(spec: mujoco.MjSpec, name: str) -> str:
-    """The joint of this name."""
-    if spec.joint(name) is None:
-        raise unknown("joint", name, [joint.name for joint in spec.joints if joint.name])
-    return name
+    """The joint of this name, or the one that an actuator of this name drives."""
+    joints = {joint.name: joint.name for joint in spec.joints if joint.name}
+    driven = {motor.name: motor.target for motor in spec.actuators if motor.target in joints}
+    if name not in joints | driven:
+        raise unknown("joint", name, joints | driven)
+    return joints.get(name) or driven[name]
 
 
 def _rest(spec: mujoco.MjSpec, path: str) -> tuple[mujoco.MjModel, mujoco.MjData]:
