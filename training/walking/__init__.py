@@ -1,0 +1,1 @@
+"""Walking controllers: how they are trained, and how every walking body is measured."""
