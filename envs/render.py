@@ -19,7 +19,7 @@ import numpy as np
 
 from omnibody.envs.mujoco_env import MujocoEnv
 from omnibody.robots.errors import UserError
-from omnibody.robots.plant import GROUP_ROBOT, GROUP_ROBOT_VISUAL
+from omnibody.robots.plant import GROUP_OBJECT, GROUP_ROBOT, GROUP_ROBOT_VISUAL, GROUP_SCENE
 
 BACKENDS = ("egl", "osmesa")
 _PROBE = """
@@ -63,16 +63,25 @@ def graphics_backend() -> str:
 
 @dataclass(frozen=True)
 class Chase:
-    """A camera that hangs ``distance`` [m] behind the base, looking along its yaw and down by ``pitch`` [rad]."""
+    """A camera ``distance`` [m] behind the base, looking along its yaw and down by ``pitch`` [rad].
+
+    It comes closer where the scene would stand between the two.
+    """
 
     distance: float = 2.6
-    pitch: float = math.radians(32.0)
+    pitch: float = math.radians(38.0)
 
-    def place(self, camera: mujoco.MjvCamera, pose: Pose) -> None:
+    def place(self, camera: mujoco.MjvCamera, pose: Pose, model: mujoco.MjModel, data: mujoco.MjData) -> None:
         """Point ``camera`` at a base with ground pose (x [m], y [m], yaw [rad])."""
         x, y, yaw = pose
-        camera.lookat[:] = x + 0.3 * math.cos(yaw), y + 0.3 * math.sin(yaw), 0.3
-        camera.distance, camera.azimuth, camera.elevation = self.distance, math.degrees(yaw), -math.degrees(self.pitch)
+        target = np.array([x, y, 0.4])
+        level = math.cos(self.pitch)
+        backwards = np.array([-level * math.cos(yaw), -level * math.sin(yaw), math.sin(self.pitch)])
+        scene_only = np.array([group in (GROUP_SCENE, GROUP_OBJECT) for group in range(mujoco.mjNGROUP)], np.uint8)
+        free = mujoco.mj_ray(model, data, target, backwards, scene_only, 1, -1, np.zeros(1, np.int32))
+        camera.lookat[:] = target
+        camera.distance = self.distance if free < 0 else min(self.distance, max(free - 0.15, 0.6))
+        camera.azimuth, camera.elevation = math.degrees(yaw), -math.degrees(self.pitch)
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,7 @@ class TopDown:
     extent: float = 8.0
     centre: tuple[float, float] | None = None
 
-    def place(self, camera: mujoco.MjvCamera, pose: Pose) -> None:
+    def place(self, camera: mujoco.MjvCamera, pose: Pose, model: mujoco.MjModel, data: mujoco.MjData) -> None:
         """Point ``camera`` down, with the world's x axis to the right and y up."""
         x, y = self.centre or pose[:2]
         camera.lookat[:] = x, y, 0.0
@@ -101,6 +110,8 @@ class Renderer:
         visual = model.vis.global_
         visual.offwidth, visual.offheight = max(visual.offwidth, width), max(visual.offheight, height)
         visual.fovy = math.degrees(FIELD_OF_VIEW)
+        # Enough light to tell a wall's shaded side, not so much that a floor seen from above is white.
+        model.vis.headlight.ambient[:], model.vis.headlight.diffuse[:] = 0.35, 0.2
         platform = importlib.import_module(f"mujoco.{graphics_backend()}")
         self._context = platform.GLContext(visual.offwidth, visual.offheight)
         self._context.make_current()
@@ -108,15 +119,15 @@ class Renderer:
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._drawing)
         self._scene = mujoco.MjvScene(model, maxgeom=10_000)
         self._option = mujoco.MjvOption()
-        # A body without visual geoms is shown by its collision geoms.
-        has_visual = bool((model.geom_group == GROUP_ROBOT_VISUAL).any())
-        self._option.geomgroup[GROUP_ROBOT] = not has_visual
+        # A body without visual meshes is shown by its collision geoms.
+        has_meshes = (model.geom_group == GROUP_ROBOT_VISUAL) & (model.geom_type == mujoco.mjtGeom.mjGEOM_MESH)
+        self._option.geomgroup[GROUP_ROBOT] = not has_meshes.any()
         self._camera = mujoco.MjvCamera()
 
     def render(self, data: mujoco.MjData, view: View, pose: Pose, goal: Pose | None = None) -> np.ndarray:
         """RGB picture (height, width, 3) uint8 of ``data`` with its base at ground ``pose``; marks a ``goal`` pose."""
         self._context.make_current()
-        view.place(self._camera, pose)
+        view.place(self._camera, pose, self.model, data)
         mujoco.mjv_updateScene(
             self.model, data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL.value, self._scene
         )
@@ -140,9 +151,10 @@ class Renderer:
         # The columns of the arrow's rotation are its axes in the world; its own z axis points along the heading.
         side, up = (math.sin(yaw), -math.cos(yaw), 0.0), (0.0, 0.0, 1.0)
         arrow = np.column_stack([side, up, (math.cos(yaw), math.sin(yaw), 0.0)])
+        # MuJoCo draws an arrow half as long as its size says: 0.6 m.
         for kind, size, rotation, height in (
-            (mujoco.mjtGeom.mjGEOM_CYLINDER, (0.35, 0.35, 0.005), np.eye(3), 0.006),
-            (mujoco.mjtGeom.mjGEOM_ARROW, (0.04, 0.04, 0.6), arrow, 0.06),
+            (mujoco.mjtGeom.mjGEOM_CYLINDER, (0.35, 0.005, 0.0), np.eye(3), 0.006),
+            (mujoco.mjtGeom.mjGEOM_ARROW, (0.05, 0.05, 1.2), arrow, 0.06),
         ):
             geom = self._scene.geoms[self._scene.ngeom]
             mujoco.mjv_initGeom(geom, kind, np.array(size), np.array([x, y, height]), rotation.flatten(), GOAL_COLOUR)
