@@ -23,8 +23,8 @@ class Sb3VecEnv(VecEnv):
     """
 
     def __init__(self, env: MujocoEnv, seed: int = 0) -> None:
+        self.env, self.render_mode = env, None
         super().__init__(env.num_envs, observation_space(env.spec), box(env.spec.action))
-        self.env = env
         self._batch_seed, self._first_episode = seed, 0
         self._returns, self._lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, np.int64)
 

@@ -27,6 +27,7 @@ from omnibody.policies.files import atomic_folder
 from omnibody.robots.errors import UserError
 from omnibody.sim_tasks.goal_nav import GoalNavCfg
 from omnibody.training.config import parse
+from omnibody.training.fit import POLICY
 from omnibody.training.rl.asymmetric_policy import AsymmetricPolicy
 from omnibody.training.rl.residual_env import ResidualEnv
 
@@ -95,7 +96,7 @@ class _Log(BaseCallback):
                 "timeout": float(np.mean([info["TimeLimit.truncated"] for info in self._ended])),
                 "return": float(np.mean([info["episode"]["r"] for info in self._ended])),
                 "length": float(np.mean([info["episode"]["l"] for info in self._ended])),
-                "std": float(self.model.policy.log_std.exp().mean()),
+                "std": self.model.policy.log_std.exp().mean().item(),
             }
             with (self.run / "log.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")
@@ -124,7 +125,10 @@ def save_state(model: PPO, run: Path) -> None:
 
 def load_state(model: PPO, run: Path) -> None:
     """Go on from ``save_state``; the worlds begin new episodes."""
-    tensors, numbers = load_file(run / STATE / "state.safetensors"), json.loads((run / STATE / "state.json").read_text())
+    tensors, numbers = (
+        load_file(run / STATE / "state.safetensors"),
+        json.loads((run / STATE / "state.json").read_text()),
+    )
     prefix = "policy."
     model.policy.load_state_dict({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
     adam = model.policy.optimizer.state_dict()
@@ -162,13 +166,15 @@ def build_ppo(cfg: RlCfg, policy: CompassResidual, env: ResidualEnv) -> PPO:
 
 
 def train_residual(cfg: RlCfg) -> CompassResidual:
-    """Train (or go on training) and write the specialist's checkpoint to ``cfg.out``/checkpoint."""
+    """Train (or go on training) and write the specialist's checkpoint to ``cfg.out``/policy."""
     base = load_policy(cfg.base)
     if not isinstance(base, CompassBase):
         raise UserError(f"base: wanted a compass_base checkpoint, came a {type(base).__name__} in {cfg.base}")
     run = Path(cfg.out)
     run.mkdir(parents=True, exist_ok=True)
     _check_same_run(cfg, run)
+    # The networks are small and the worlds use the cores: more threads only wait for each other.
+    torch.set_num_threads(1)
     policy = CompassResidual.on(base, cfg.actor, cfg.from_scratch)
     env = ResidualEnv(
         make_env(cfg.robot, cfg.task, cfg.num_envs, cfg.tier, randomization=cfg.randomization),
@@ -188,7 +194,7 @@ def train_residual(cfg: RlCfg) -> CompassResidual:
         save_state(model, run)
     model.policy.write_std()
     meta = {"stage": "residual", "config": asdict(cfg), "steps": model.num_timesteps}
-    save_pretrained(policy, run / "checkpoint", meta)
+    save_pretrained(policy, run / POLICY, meta)
     env.close()
     return policy
 
@@ -200,7 +206,9 @@ def _check_same_run(cfg: RlCfg, run: Path) -> None:
         changed = [k for k in now if k not in ("steps", "out") and now[k] != before.get(k)]
         if changed:
             key = changed[0]
-            raise UserError(f"{run} holds a run with {key}={before.get(key)}, now {key}={now[key]}; choose another out=")
+            raise UserError(
+                f"{run} holds a run with {key}={before.get(key)}, now {key}={now[key]}; choose another out="
+            )
     path.write_text(json.dumps(now, indent=1))
 
 
@@ -208,4 +216,4 @@ def main(argv: Sequence[str]) -> None:
     """Entry point of ``omnibody rl``."""
     cfg = parse(RlCfg, argv)
     train_residual(cfg)
-    print(f"specialist written to {Path(cfg.out) / 'checkpoint'}")
+    print(f"specialist written to {Path(cfg.out) / POLICY}")
