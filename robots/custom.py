@@ -66,9 +66,9 @@ class CustomRobotCfg:
         path = str(Path(self.mjcf).expanduser().resolve())
         file = read(path)
         names = tuple(_joint(file, name) for name in self.wheels)
-        spec = body_alone(file, path)
-        size = measure(spec, path)
-        wheels = [measure_wheel(spec, name, path) for name in names]
+        body = body_alone(file, path)
+        size = measure(body)
+        wheels = [measure_wheel(body, name) for name in names]
         if wheels and wheels[0].y <= wheels[1].y:
             raise UserError(f"robot.wheels: wanted left before right, came {names}; swap them")
         surrogate = "omnibody.robots.surrogate"
@@ -106,6 +106,27 @@ def from_mjcf(path: str, base: str, wheels: tuple[str, ...] = ()) -> Embodiment:
 
 
 @dataclass(frozen=True)
+class FileBody:
+    """A file's robot alone, and its rest pose: qpos (nq,) of the file's first keyframe, if it has one."""
+
+    path: str
+    spec: mujoco.MjSpec
+    keyframe: np.ndarray
+
+    def rest(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
+        """The compiled body in its rest pose."""
+        try:
+            model = self.spec.compile()
+        except ValueError as error:
+            raise UserError(f"robot.mjcf: {self.path}: {_one_line(error)}") from error
+        data = mujoco.MjData(model)
+        if len(self.keyframe) == model.nq:
+            data.qpos[:] = self.keyframe
+        mujoco.mj_kinematics(model, data)
+        return model, data
+
+
+@dataclass(frozen=True)
 class BodySize:
     """What was measured at the file's rest pose: ``base_height`` [m] of the base origin over the lowest point."""
 
@@ -140,8 +161,9 @@ def read(path: str) -> mujoco.MjSpec:
         raise UserError(f"robot.mjcf: {path}: {_one_line(error)}") from error
 
 
-def body_alone(spec: mujoco.MjSpec, path: str) -> mujoco.MjSpec:
+def body_alone(spec: mujoco.MjSpec, path: str) -> FileBody:
     """Make a file's spec the robot alone: root body ``base`` on a free joint, no world, actuators, sensors or keys."""
+    keyframe = np.array(spec.keys[0].qpos) if spec.keys else np.zeros(0)
     for part in (
         *spec.actuators, *spec.sensors, *spec.keys, *spec.excludes, *spec.pairs,
         *spec.worldbody.geoms, *spec.worldbody.lights, *spec.worldbody.cameras, *spec.worldbody.sites,
@@ -156,7 +178,7 @@ def body_alone(spec: mujoco.MjSpec, path: str) -> mujoco.MjSpec:
         geom.contype, geom.conaffinity = 0, int(collides)
         geom.group = GROUP_ROBOT if collides else GROUP_ROBOT_VISUAL
         geom.condim, geom.priority = 1, 1
-    return spec
+    return FileBody(path, spec, keyframe)
 
 
 def _free(spec: mujoco.MjSpec, root: mujoco.MjsBody, path: str) -> None:
@@ -175,42 +197,42 @@ def _free(spec: mujoco.MjSpec, root: mujoco.MjsBody, path: str) -> None:
     root.name = "base"
 
 
-def measure(spec: mujoco.MjSpec, path: str) -> BodySize:
+def measure(body: FileBody) -> BodySize:
     """Size a body up by the boxes around its collision geoms (all geoms, if none collides) in its rest pose."""
-    model, data = _rest(spec, path)
+    model, data = body.rest()
     solid = np.flatnonzero(model.geom_conaffinity) if model.geom_conaffinity.any() else np.arange(model.ngeom)
     if len(solid) == 0:
-        raise UserError(f"robot.mjcf: {path}: the body has no geom to measure or to collide with")
+        raise UserError(f"robot.mjcf: {body.path}: the body has no geom to measure or to collide with")
     low, high = _extent(model, data, solid)
     length, width = 2.0 * np.maximum(np.abs(low), np.abs(high))[:2]
     footprint = Footprint(float(length), float(width), float(high[2] - low[2]))
     return BodySize(footprint, float(-low[2]), float(model.body_mass.sum()))
 
 
-def measure_wheel(spec: mujoco.MjSpec, joint: str, path: str) -> Wheel:
+def measure_wheel(body: FileBody, joint: str) -> Wheel:
     """Size up the wheel that ``joint`` turns; its axle must lie along the base's y."""
-    model, data = _rest(spec, path)
+    model, data = body.rest()
     index = model.joint(joint).id
-    body = model.jnt_bodyid[index]
+    wheel = model.jnt_bodyid[index]
     turn = data.body("base").xmat.reshape(3, 3)
     axis = turn.T @ data.xaxis[index]
     if abs(axis[1]) < 0.95:
         raise UserError(
             f"robot.wheels: joint {joint!r} turns about {axis.round(2)}, wanted an axle along y, left-right"
         )
-    geoms = np.flatnonzero(model.geom_bodyid == body)
+    geoms = np.flatnonzero(model.geom_bodyid == wheel)
     if len(geoms) == 0:
         raise UserError(f"robot.wheels: joint {joint!r} turns no geom, so the wheel's radius is unknown")
     low, high = _extent(model, data, geoms)
     centre = (low + high) / 2
-    own = data.xmat[body].reshape(3, 3)
+    own = data.xmat[wheel].reshape(3, 3)
     return Wheel(
         x=float(centre[0]),
         y=float(centre[1]),
         radius=float(high[2] - low[2]) / 2,
         width=float(high[1] - low[1]),
         sign=float(np.sign(axis[1])),
-        centre=own.T @ (data.body("base").xpos + turn @ centre - data.xpos[body]),
+        centre=own.T @ (data.body("base").xpos + turn @ centre - data.xpos[wheel]),
         axis=own.T @ data.xaxis[index],
     )
 
@@ -220,12 +242,13 @@ class CustomDifferentialPlant(WheeledPlant):
 
     def __init__(self, embodiment: Embodiment) -> None:
         super().__init__(embodiment)
-        self._robot = body_alone(read(embodiment.mjcf), embodiment.mjcf)
-        self.wheels = [measure_wheel(self._robot, name, embodiment.mjcf) for name in embodiment.wheels]
+        body = body_alone(read(embodiment.mjcf), embodiment.mjcf)
+        self.wheels = [measure_wheel(body, name) for name in embodiment.wheels]
+        self._robot = body.spec
         for name, wheel in zip(embodiment.wheels, self.wheels, strict=True):
             _fit_tyre(self._robot, name, wheel)
         self._fit_motors()
-        self._rest_qpos = _rest(self._robot, embodiment.mjcf)[0].qpos0.copy()
+        self._rest_qpos = body.rest()[1].qpos.copy()
 
     def spec(self) -> mujoco.MjSpec:
         """The user's body with our tyres and motors."""
@@ -301,17 +324,6 @@ def _joint(spec: mujoco.MjSpec, name: str) -> str:
     if name not in joints | driven:
         raise unknown("joint", name, joints | driven)
     return joints.get(name) or driven[name]
-
-
-def _rest(spec: mujoco.MjSpec, path: str) -> tuple[mujoco.MjModel, mujoco.MjData]:
-    """The compiled body in its rest pose."""
-    try:
-        model = spec.compile()
-    except ValueError as error:
-        raise UserError(f"robot.mjcf: {path}: {_one_line(error)}") from error
-    data = mujoco.MjData(model)
-    mujoco.mj_kinematics(model, data)
-    return model, data
 
 
 def _extent(model: mujoco.MjModel, data: mujoco.MjData, geoms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

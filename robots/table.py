@@ -40,8 +40,9 @@ def load_robot(name_or_path: str) -> Embodiment:
         return embodiment
     if suffix in (".xml", ".mjcf", ".urdf"):
         raise UserError(
-            f"robot: {name_or_path} says nothing about how it drives; "
-            f"give robot.mjcf={name_or_path} robot.base=differential|holonomic|ackermann"
+            f"robot: {name_or_path} does not say how it drives; give a file bot.py with the lines "
+            "`from omnibody.robots.custom import from_mjcf` and "
+            f"`EMBODIMENT = from_mjcf({name_or_path!r}, 'differential', ('left_wheel_joint', 'right_wheel_joint'))`"
         )
     raise unknown("robot", name_or_path, ROBOTS)
 

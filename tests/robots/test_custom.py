@@ -10,7 +10,7 @@ import pytest
 from omnibody.robots.custom import CustomRobotCfg, from_mjcf
 from omnibody.robots.errors import UserError
 from omnibody.robots.identify import floor_model, run
-from omnibody.robots.table import make_plant
+from omnibody.robots.table import load_robot, make_plant
 
 INERTIA = '<inertial><mass value="{m}"/><inertia ixx="{i}" iyy="{i}" izz="{i}" ixy="0" ixz="0" iyz="0"/></inertial>'
 WHEEL = (
@@ -107,6 +107,28 @@ def test_wheels_may_be_named_by_their_actuators(tmp_path: Path) -> None:
     motors = "<actuator><motor name='m1' joint='left_hinge'/><motor name='m2' joint='right_hinge'/></actuator></mujoco>"
     path.write_text(path.read_text().replace("</mujoco>", motors))
     assert from_mjcf(str(path), "differential", ("m1", "m2")).wheels == ("left_hinge", "right_hinge")
+
+
+def test_the_first_keyframe_is_the_rest_pose(tmp_path: Path) -> None:
+    shin = '<geom type="capsule" fromto="0 0 0 0 0 -.3" size=".02"/>'
+    leg = f'<body pos="0 0 -.3"><joint axis="0 1 0"/>{shin}</body></body>'
+    path = Path(mjcf(tmp_path, BOX.replace("</body>", leg)))
+    straight = from_mjcf(str(path), "holonomic")
+    key = "<keyframe><key name='home' qpos='0 0 .5 1 0 0 0 1.5707963'/></keyframe></mujoco>"
+    path.write_text(path.read_text().replace("</mujoco>", key))
+    assert straight.base_height == pytest.approx(0.62, abs=1e-3)
+    assert from_mjcf(str(path), "holonomic").base_height == pytest.approx(0.4, abs=1e-3)
+
+
+def test_the_one_small_file_that_makes_it_a_robot(tmp_path: Path) -> None:
+    path = urdf(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "from omnibody.robots.custom import from_mjcf\n"
+        f"EMBODIMENT = from_mjcf({path!r}, 'differential', ('left', 'right'))\n"
+    )
+    embodiment = load_robot(str(tmp_path / "mine.py"))
+    assert embodiment == from_mjcf(path, "differential", ("left", "right"))
+    assert embodiment != from_mjcf(path, "differential")
 
 
 def test_an_ackermann_body_keeps_its_turning_radius(tmp_path: Path) -> None:

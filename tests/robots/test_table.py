@@ -83,4 +83,4 @@ def test_a_broken_file_shows_its_own_error_every_time(tmp_path: Path) -> None:
 
 
 def test_a_model_file_asks_how_it_drives() -> None:
-    assert "robot.mjcf=some/bot.urdf robot.base=" in message("some/bot.urdf")
+    assert "EMBODIMENT = from_mjcf('some/bot.urdf', 'differential'" in message("some/bot.urdf")
