@@ -98,8 +98,8 @@ def moved(track: Track, height: float) -> float:
 @bodies_and_tiers
 def test_it_stands_still(name: str, tier: str) -> None:
     height = load_robot(name).base_height
-    assert moved(drive(name, tier, [(0.0, 0.0, 0.0)], 1.0), height) < 0.05
-    assert moved(drive(name, tier, [(0.3, 0.0, 0.0)], 1.0), height) > 0.1
+    assert moved(drive(name, tier, [(0.0, 0.0, 0.0)], 1.0), height) < 0.1
+    assert moved(drive(name, tier, [(0.3, 0.0, 0.0)], 1.0), height) > 0.15
 
 
 @bodies_and_tiers
@@ -128,17 +128,18 @@ def test_it_tracks_a_command(name: str, tier: str) -> None:
 
 @bodies_and_tiers
 def test_base_velocity_is_the_derivative_of_the_position(name: str, tier: str) -> None:
+    """Up to what the sway of a walking body between control ticks adds."""
     track = drive(name, tier, [(0.4, 0.0, 0.4)], 2.0)
     dt = plant_of(name, tier).control_dt
     turned = np.unwrap(track.yaw[:, 0])
     span = slice(round(0.5 / dt), None)
-    assert (turned[-1] - turned[span][0]) == pytest.approx(track.twist[span][1:, 0, 2].sum() * dt, abs=0.05)
+    assert (turned[-1] - turned[span][0]) == pytest.approx(track.twist[span][1:, 0, 2].sum() * dt, abs=0.1)
     cos, sin = np.cos(track.yaw[:, 0]), np.sin(track.yaw[:, 0])
     x, y = track.twist[:, 0, 0], track.twist[:, 0, 1]
     ahead = np.stack((cos * x - sin * y, sin * x + cos * y), axis=1)[span][1:].sum(axis=0) * dt
     gone = track.position[-1, 0, :2] - track.position[span][0, 0, :2]
-    np.testing.assert_allclose(ahead, gone, atol=0.03)
-    assert np.abs(np.array([x[span].sum(), y[span].sum()]) * dt - gone).max() > 0.05
+    np.testing.assert_allclose(ahead, gone, atol=0.05)
+    assert np.abs(np.array([x[span].sum(), y[span].sum()]) * dt - gone).max() > 0.08
 
 
 def controls(name: str, tier: str, twist: np.ndarray, num_ticks: int = 5) -> np.ndarray:
