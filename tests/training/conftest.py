@@ -34,6 +34,12 @@ def spec() -> IOSpec:
 
 
 @pytest.fixture
+def full_spec() -> IOSpec:
+    """With images of the real size."""
+    return navigation_spec(16, 64)
+
+
+@pytest.fixture
 def origin(spec: IOSpec) -> Origin:
     facts = tuple(0.1 * k for k in range(len(DESCRIPTOR_NAMES)))
     return Origin(spec, "goal_nav/office", "go to the goal", "carrier", "T1", facts, 3, "noise 0.2, random 0.1")

@@ -59,6 +59,12 @@ class Windows:
         """The contract of the first dataset; the others have the same shapes and rate."""
         return self.datasets[0].origin.spec
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the windows and their order depend on."""
+        shape = {name: getattr(self, name) for name in ("obs_steps", "action_steps", "lead", "stride")}
+        return {"digests": [dataset.digest for dataset in self.datasets], **shape}
+
     def __len__(self) -> int:
         return len(self.anchors)
 
