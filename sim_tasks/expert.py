@@ -2,20 +2,23 @@
 
 It rolls constant twist commands out through the body's own response (latency, lag, acceleration, turning radius),
 prices each by the cost-to-go it ends at, its clearance, its heading and its smoothness, and refines the best one.
-Within ``ARRIVED`` of the goal it turns to the goal's heading in place and stops.
+Within ``ARRIVED`` of the goal it stops, and a body that can do so turns to the goal's heading in place. A car follows
+a cost-to-go over position and heading, which knows its three-point turns.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
 from omnibody.robots.spec import Embodiment
+from omnibody.sim_tasks.car_planner import at_heading
 from omnibody.sim_tasks.planner import bilinear, footprint_discs
-from omnibody.sim_tasks.scene import Grid
+from omnibody.sim_tasks.scene import RESOLUTION, Grid
 
 STEP, NUM_STEPS = 0.15, 8  # of a roll-out [s]
 REFINEMENTS = 2  # halvings of the command grid around the best command
@@ -23,9 +26,35 @@ ARRIVED = 0.3  # distance to the goal at which to stop driving [m]
 SETTLED = 0.04  # heading error at which to stop turning [rad]
 COMFORT = 0.2  # clearance below which a roll-out is dearer [m]
 BRAKING = 0.5  # part of the acceleration limit used to slow down before the goal
-HEADING_COST, FINAL_HEADING_COST, REVERSE_COST = 1.0, 0.3, 1.0
+HEADING_COST, FINAL_HEADING_COST, REVERSE_COST = 1.0, 0.3, 0.8
 COMFORT_COST, CHANGE_COST, CRASH_COST = 1.0, 0.03, 100.0
 SLOPE_REACH = 0.25  # half the stencil of the cost-to-go's slope [m]
+
+
+class _Body(NamedTuple):
+    """What a roll-out knows of the body; ``kept`` is the part of an error that its lag leaves after ``STEP``."""
+
+    low: np.ndarray
+    high: np.ndarray
+    acceleration: np.ndarray
+    kept: np.ndarray
+    latency: float
+    turning_radius: float
+    turn_centre: float
+    holonomic: bool
+    discs: np.ndarray
+    disc_radius: float
+
+
+class _Field(NamedTuple):
+    """Cost-to-go (1 or 16 headings, rows, columns), distance to obstacles (rows, columns) [m] and their cells' place.
+
+    The discs of the body are in cells, their radius in metres.
+    """
+
+    cost: np.ndarray
+    distance: np.ndarray
+    resolution: float
 
 
 class Follower:
@@ -33,41 +62,90 @@ class Follower:
 
     def __init__(self, embodiment: Embodiment) -> None:
         limits = embodiment.limits
-        low, high = np.array(limits.velocity_low), np.array(limits.velocity_high)
-        counts = (9, 5 if limits.holonomic else 1, 9 if limits.holonomic else 13)
-        axes = [np.linspace(a, b, n) if b > a else np.zeros(1) for a, b, n in zip(low, high, counts, strict=True)]
-        grid = np.array(list(itertools.product(*axes)))
-        self._commands = np.unique(limits.clip(np.concatenate((np.zeros((1, 3)), grid))), axis=0)
-        spacing = np.array([axis[1] - axis[0] if len(axis) > 1 else 0.0 for axis in axes])
-        self._spacing = spacing
-        turns_in_place = limits.min_turning_radius == 0.0
-        self._body = np.array(
-            [*low, *high, *limits.acceleration, *np.exp(-STEP / np.asarray(embodiment.lag)), embodiment.latency]
-            + [limits.min_turning_radius, float(limits.holonomic), float(turns_in_place)]
+        discs, radius = footprint_discs(embodiment.footprint)
+        self._body = _Body(
+            low=np.array(limits.velocity_low),
+            high=np.array(limits.velocity_high),
+            acceleration=np.array(limits.acceleration),
+            kept=np.exp(-STEP / np.asarray(embodiment.lag)),
+            latency=embodiment.latency,
+            turning_radius=limits.min_turning_radius,
+            turn_centre=limits.turn_centre,
+            holonomic=limits.holonomic,
+            discs=discs / RESOLUTION,
+            disc_radius=radius,
         )
-        self._discs, self._radius = footprint_discs(embodiment.footprint)
+        counts = (9, 5 if limits.holonomic else 1, 9 if limits.holonomic else 13)
+        bounds = zip(limits.velocity_low, limits.velocity_high, counts, strict=True)
+        axes = [np.linspace(a, b, n) if b > a else np.zeros(1) for a, b, n in bounds]
+        grid = np.array([(0.0, 0.0, 0.0), *itertools.product(*axes)])
+        self._trials = np.unique(limits.clip(grid), axis=0)
+        self._spacing = np.array([axis[1] - axis[0] if len(axis) > 1 else 0.0 for axis in axes])
 
     def command(
         self, pose: np.ndarray, twist: np.ndarray, goal: np.ndarray, cost: np.ndarray, distance: np.ndarray, grid: Grid
     ) -> np.ndarray:
         """Twist commands (N, 3) for poses and goals (N, 3) [m, m, rad] in the world and heading-frame twists (N, 3).
 
-        ``cost`` and ``distance`` (N, rows, columns) [m] are the cost-to-go and the distance to obstacles.
+        ``cost`` (N, 1, rows, columns), for a car (N, 16, rows, columns) as of ``car_cost``, is the cost-to-go [m] and
+        ``distance`` (N, rows, columns) the distance to obstacles [m].
         """
-        discs, frame = (self._discs, self._radius), (grid.origin[0], grid.origin[1], grid.resolution)
-        return _commands(pose, twist, goal, cost, distance, frame, self._commands, self._spacing, self._body, discs)
+        place = (*grid.origin, grid.resolution)
+        return _commands(pose, twist, goal, cost, distance, place, self._trials, self._spacing, self._body)
 
 
 @njit(cache=True)
-def _respond(twist: np.ndarray, command: np.ndarray, body: np.ndarray) -> None:
-    """Advance ``twist`` (3,) in place by ``STEP`` under ``command``: first-order lag within the limits."""
+def _approach(value: float, command: float, kept: float, most: float) -> float:
+    """One velocity a ``STEP`` later: first-order lag within the acceleration limit."""
+    return value + min(max((command - value) * (1.0 - kept), -most), most)
+
+
+@njit(cache=True)
+def _clearance(x: float, y: float, yaw: float, distance: np.ndarray, discs: np.ndarray) -> float:
+    """Distance from the nearest of the discs' centres (K, 2) of a body at (x, y, yaw) to an obstacle; all in cells."""
+    c, s, least = math.cos(yaw), math.sin(yaw), np.inf
+    for k in range(len(discs)):
+        u, v = x + c * discs[k, 0] - s * discs[k, 1], y + s * discs[k, 0] + c * discs[k, 1]
+        least = min(least, bilinear(distance, u, v))
+    return least
+
+
+@njit(cache=True)
+def _price(state: np.ndarray, goal_yaw: float, command: np.ndarray, field: _Field, body: _Body) -> float:
+    """How bad a constant command is [m], from ``state`` (6,) = pose in cells and rad, twist in SI."""
+    x, y, yaw, vx, vy, wz = state
+    most, kept = body.acceleration * STEP, body.kept
+    distance, discs, cell = field.distance, body.discs, STEP / field.resolution
+    least = np.inf
+    for step in range(NUM_STEPS):
+        vx = _approach(vx, command[0], kept[0], most[0])
+        wz = _approach(wz, command[2], kept[2], most[2])
+        if body.turning_radius > 0.0:
+            turn = abs(vx) / body.turning_radius
+            wz = min(max(wz, -turn), turn)
+        if body.holonomic:
+            vy = _approach(vy, command[1], kept[1], most[1])
+        else:
+            vy = -body.turn_centre * wz
+        c, s = math.cos(yaw + 0.5 * STEP * wz), math.sin(yaw + 0.5 * STEP * wz)
+        x, y, yaw = x + cell * (c * vx - s * vy), y + cell * (s * vx + c * vy), yaw + STEP * wz
+        least = min(least, _clearance(x, y, yaw, distance, discs) - body.disc_radius)
+        if least < 0.0:  # the sooner it touches and the deeper, the worse
+            return CRASH_COST * (1.0 - least) - step
+    price = COMFORT_COST * max(0.0, 1.0 - least / COMFORT) ** 2
     for i in range(3):
-        change = (command[i] - twist[i]) * (1.0 - body[9 + i])
-        most = body[6 + i] * STEP
-        twist[i] += min(max(change, -most), most)
-    if body[13] > 0.0:
-        turn = abs(twist[0]) / body[13]
-        twist[2] = min(max(twist[2], -turn), turn)
+        price += CHANGE_COST * (command[i] - state[3 + i]) ** 2
+    if body.turning_radius > 0.0:
+        return price + at_heading(field.cost, x, y, yaw)
+    left, reach = bilinear(field.cost[0], x, y), SLOPE_REACH / field.resolution
+    dx = bilinear(field.cost[0], x - reach, y) - bilinear(field.cost[0], x + reach, y)
+    dy = bilinear(field.cost[0], x, y - reach) - bilinear(field.cost[0], x, y + reach)
+    far = min(1.0, left)
+    price += left + REVERSE_COST * max(0.0, -command[0])
+    price += HEADING_COST * far * (1.0 - math.cos(math.atan2(dy, dx) - yaw))
+    if body.holonomic:  # a body that can move sideways turns on the last metre; cheap enough to still come closer
+        price += FINAL_HEADING_COST * (1.0 - far) * (1.0 - math.cos(goal_yaw - yaw))
+    return price
 
 
 @njit(cache=True)
@@ -81,80 +159,56 @@ def _advance(pose: np.ndarray, twist: np.ndarray, seconds: float) -> None:
 
 
 @njit(cache=True)
-def _clearance(pose: np.ndarray, distance: np.ndarray, frame: tuple, discs: tuple) -> float:
-    """Distance from the footprint's discs to the nearest obstacle [m]."""
-    c, s, least = math.cos(pose[2]), math.sin(pose[2]), np.inf
-    for k in range(len(discs[0])):
-        x = pose[0] + c * discs[0][k, 0] - s * discs[0][k, 1]
-        y = pose[1] + s * discs[0][k, 0] + c * discs[0][k, 1]
-        least = min(least, bilinear(distance, (x - frame[0]) / frame[2], (y - frame[1]) / frame[2]))
-    return least - discs[1]
-
-
-@njit(cache=True)
-def _downhill(cost: np.ndarray, x: float, y: float, reach: float) -> float:
-    """Direction of the cost's descent at (x, y) in cells [rad]."""
-    dx = bilinear(cost, x - reach, y) - bilinear(cost, x + reach, y)
-    dy = bilinear(cost, x, y - reach) - bilinear(cost, x, y + reach)
-    return math.atan2(dy, dx)
-
-
-@njit(cache=True)
-def _price(
-    pose: np.ndarray,
-    twist: np.ndarray,
-    goal: np.ndarray,
-    cost: np.ndarray,
-    distance: np.ndarray,
-    frame: tuple,
-    command: np.ndarray,
-    body: np.ndarray,
-    discs: tuple,
-) -> float:
-    """How bad a constant command is [m]."""
-    end, speed = pose.copy(), twist.copy()
-    least = np.inf
-    for step in range(NUM_STEPS):
-        _respond(speed, command, body)
-        _advance(end, speed, STEP)
-        least = min(least, _clearance(end, distance, frame, discs))
-        if least < 0.0:  # the sooner it touches and the deeper, the worse
-            return CRASH_COST * (1.0 - least) - step
-    x, y = (end[0] - frame[0]) / frame[2], (end[1] - frame[1]) / frame[2]
-    left = bilinear(cost, x, y)
-    towards = _downhill(cost, x, y, SLOPE_REACH / frame[2])
-    far = min(1.0, left)
-    price = left + HEADING_COST * far * (1.0 - math.cos(towards - end[2]))
-    if body[14] > 0.0:  # a body that can move sideways turns on the last metre; cheap enough to still come closer
-        price += FINAL_HEADING_COST * (1.0 - far) * (1.0 - math.cos(goal[2] - end[2]))
-    price += REVERSE_COST * max(0.0, -command[0])
-    price += COMFORT_COST * max(0.0, 1.0 - least / COMFORT) ** 2
-    for i in range(3):
-        price += CHANGE_COST * (command[i] - twist[i]) ** 2
-    return price
-
-
-@njit(cache=True)
-def _arrive(pose: np.ndarray, goal: np.ndarray, body: np.ndarray, out: np.ndarray) -> None:
+def _arrive(pose: np.ndarray, goal: np.ndarray, body: _Body, out: np.ndarray) -> None:
     """Stop; a body that can turns in place to the goal's heading."""
     out[:] = 0.0
     turn = goal[2] - pose[2]
     error = math.atan2(math.sin(turn), math.cos(turn))
-    if body[15] > 0.0 and abs(error) > SETTLED:
-        rate = min(1.5 * abs(error) + 0.05, math.sqrt(body[8] * abs(error)), body[5])
+    if body.turning_radius == 0.0 and abs(error) > SETTLED:
+        rate = min(1.5 * abs(error) + 0.05, math.sqrt(body.acceleration[2] * abs(error)), body.high[2])
         out[2] = math.copysign(rate, error)
 
 
 @njit(cache=True)
-def _limit(command: np.ndarray, fastest: float, body: np.ndarray) -> None:
+def _limit(command: np.ndarray, fastest: float, body: _Body) -> None:
     """Bring a command (3,) within the body's limits and its speed below ``fastest`` [m/s], in place."""
     for i in range(3):
-        command[i] = min(max(command[i], body[i]), body[3 + i])
+        command[i] = min(max(command[i], body.low[i]), body.high[i])
     scale = min(1.0, fastest / max(math.hypot(command[0], command[1]), 1e-6))
     command[0], command[1] = scale * command[0], scale * command[1]
-    if body[13] > 0.0:
-        turn = abs(command[0]) / body[13]
+    if body.turning_radius > 0.0:
+        turn = abs(command[0]) / body.turning_radius
         command[2] = min(max(command[2], -turn), turn)
+
+
+@njit(cache=True)
+def _best(
+    state: np.ndarray, goal_yaw: float, field: _Field, trials: np.ndarray, spacing: np.ndarray, body: _Body
+) -> np.ndarray:
+    """The cheapest of the ``trials`` (C, 3) from ``state`` (6,), refined, (3,)."""
+    left = bilinear(field.cost[0], state[0], state[1])
+    if body.turning_radius > 0.0:
+        left = at_heading(field.cost, state[0], state[1], state[2])
+    fastest = math.sqrt(2.0 * BRAKING * body.acceleration[0] * max(left - 0.2, 0.0)) + 0.1
+    best, winner, trial = np.inf, np.zeros(3), np.zeros(3)
+    for k in range(len(trials)):
+        trial[:] = trials[k]
+        _limit(trial, fastest, body)
+        price = _price(state, goal_yaw, trial, field, body)
+        if price < best:
+            best, winner[:] = price, trial
+    for r in range(REFINEMENTS):
+        centre = winner.copy()
+        for k in range(27):
+            for i in range(3):
+                trial[i] = centre[i] + (k // 3**i % 3 - 1) * spacing[i] * 0.5 ** (r + 1)
+            if k == 13 or (spacing[1] == 0.0 and k // 3 % 3 != 1):
+                continue  # the centre itself, or the same again
+            _limit(trial, fastest, body)
+            price = _price(state, goal_yaw, trial, field, body)
+            if price < best:
+                best, winner[:] = price, trial
+    return winner
 
 
 @njit(cache=True)
@@ -164,37 +218,21 @@ def _commands(
     goal: np.ndarray,
     cost: np.ndarray,
     distance: np.ndarray,
-    frame: tuple,
-    commands: np.ndarray,
+    place: tuple[float, float, float],
+    trials: np.ndarray,
     spacing: np.ndarray,
-    body: np.ndarray,
-    discs: tuple,
+    body: _Body,
 ) -> np.ndarray:
     out = np.zeros((len(pose), 3))
-    trial, centre = np.zeros(3), np.zeros(3)
+    state = np.zeros(6)
     for n in range(len(pose)):
         if math.hypot(goal[n, 0] - pose[n, 0], goal[n, 1] - pose[n, 1]) < ARRIVED:
             _arrive(pose[n], goal[n], body, out[n])
             continue
         start = pose[n].copy()
-        _advance(start, twist[n], body[12])  # the command acts only after the latency
-        left = bilinear(cost[n], (start[0] - frame[0]) / frame[2], (start[1] - frame[1]) / frame[2])
-        fastest = math.sqrt(2.0 * BRAKING * body[6] * max(left - 0.2, 0.0)) + 0.1
-        best = np.inf
-        for k in range(len(commands)):
-            trial[:] = commands[k]
-            _limit(trial, fastest, body)
-            price = _price(start, twist[n], goal[n], cost[n], distance[n], frame, trial, body, discs)
-            if price < best:
-                best, out[n] = price, trial
-        for r in range(REFINEMENTS):
-            centre[:] = out[n]
-            for k in range(27):
-                trial[0] = centre[0] + (k % 3 - 1) * spacing[0] * 0.5 ** (r + 1)
-                trial[1] = centre[1] + (k // 3 % 3 - 1) * spacing[1] * 0.5 ** (r + 1)
-                trial[2] = centre[2] + (k // 9 - 1) * spacing[2] * 0.5 ** (r + 1)
-                _limit(trial, fastest, body)
-                price = _price(start, twist[n], goal[n], cost[n], distance[n], frame, trial, body, discs)
-                if price < best:
-                    best, out[n] = price, trial
+        _advance(start, twist[n], body.latency)  # the command acts only after the latency
+        state[0], state[1] = (start[0] - place[0]) / place[2], (start[1] - place[1]) / place[2]
+        state[2], state[3:] = start[2], twist[n]
+        field = _Field(cost[n], distance[n], place[2])
+        out[n] = _best(state, goal[n, 2], field, trials, spacing, body)
     return out

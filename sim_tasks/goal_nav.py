@@ -18,6 +18,7 @@ from torch import Tensor
 from omnibody.robots.errors import UserError, unknown
 from omnibody.robots.plant import into_heading
 from omnibody.robots.spec import Embodiment, Field
+from omnibody.sim_tasks.car_planner import HEADINGS, car_cost
 from omnibody.sim_tasks.expert import Follower
 from omnibody.sim_tasks.families import ALL, FAMILIES, SPLITS, split_scene
 from omnibody.sim_tasks.planner import Roadmap, bilinear, roadmap, routes, sample, straight_routes
@@ -98,6 +99,11 @@ class GoalNav:
         self._last_action = np.zeros((num_envs, 3), np.float32)
         self._last_position = np.zeros((num_envs, 2))  # of the previous step, for the path length
         self._follower = Follower(embodiment)
+        self._expert_cost = self._cost[:, None]
+        self._goal_cells = np.zeros((num_envs, 2), np.int64)  # scene and flat cell
+        self._stale = np.zeros(num_envs, bool)  # a car's cost for the expert is made when first asked for
+        if not self.turns_in_place:
+            self._expert_cost = np.zeros((num_envs, len(HEADINGS), *self.grid.shape), np.float32)
         self._outline = _rectangle_outline(embodiment.footprint.length, embodiment.footprint.width)
         self.obs_fields = _obs_fields(cfg, embodiment)
 
@@ -148,6 +154,7 @@ class GoalNav:
             self.goal[row] = *centres[goal], goal_yaw
             self.shortest[row] = length.ravel()[ways.stations[start]]
             self._cost[row], self._move[row] = cost, move
+            self._goal_cells[row], self._stale[row] = (scene, ways.stations[goal]), not self.turns_in_place
             self._nearest[row], self._distance[row] = ways.nearest, ways.scene.distance
             self._last_position[row], self._last_action[row] = centres[start], 0.0
             self._last_cost[row] = cost.ravel()[ways.stations[start]]
@@ -210,7 +217,12 @@ class GoalNav:
         position, yaw = _planar_pose(world)
         twist = np.concatenate((world.linear[:, :2].numpy(), world.angular[:, 2:].numpy()), axis=1).astype(np.float64)
         pose = np.concatenate((position, yaw[:, None]), axis=1)
-        return _tensor(self._follower.command(pose, twist, self.goal, self._cost, self._distance, self.grid))
+        for row in np.flatnonzero(self._stale):
+            scene, cell = self._goal_cells[row]
+            limits = self.embodiment.limits
+            self._expert_cost[row] = car_cost(self.roadmap(int(scene)), limits, int(cell), self._cost[row])
+        self._stale[:] = False
+        return _tensor(self._follower.command(pose, twist, self.goal, self._expert_cost, self._distance, self.grid))
 
     def measures(self, world: World) -> dict[str, Tensor]:
         """Per step (N,): see the keys; lengths [m], ``heading_error`` [rad]; call once per step (path increment)."""

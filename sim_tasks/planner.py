@@ -39,13 +39,15 @@ MOVE_LENGTHS = np.hypot(MOVES[:, 0], MOVES[:, 1])
 class Roadmap:
     """Where a footprint can go in a scene; (rows, columns) arrays on the scene's grid.
 
-    ``moves`` uint16: bit m is set where ``MOVES[m]`` is allowed; ``open`` bool: the largest connected part, the only
+    ``fits`` bool (8, rows, columns): the footprint turned along ``MOVES[m]`` fits; ``moves`` uint16: bit m is set where
+    ``MOVES[m]`` is allowed; ``open`` bool: the largest connected part, the only
     one used; ``nearest`` int32: flat index of the nearest open cell; ``gap`` float32: distance to that cell [m];
     ``weight`` float32 >= 1: cost per metre; ``stations`` (S,) int64: flat indices of the cells to start or end at.
     """
 
     scene: Scene
     footprint: Footprint
+    fits: np.ndarray
     moves: np.ndarray
     open: np.ndarray
     nearest: np.ndarray
@@ -68,7 +70,10 @@ class Roadmap:
 
 def roadmap(scene: Scene, footprint: Footprint) -> Roadmap:
     """Analyse a scene for a footprint; no open cell is left where nothing fits."""
-    moves = _allowed_moves(scene, footprint)
+    centres, radius = footprint_discs(footprint)
+    angles = np.arctan2(MOVES[:8, 1], MOVES[:8, 0])
+    fits = _fits(scene.distance, centres / scene.grid.resolution, radius + MARGIN, angles)
+    moves = _allowed_moves(fits)
     is_open = _largest_part(moves)
     gap, (rows, columns) = ndimage.distance_transform_edt(~is_open, scene.grid.resolution, return_indices=True)
     clearance = np.maximum(scene.distance - footprint.inscribed_radius, 0.0)
@@ -76,6 +81,7 @@ def roadmap(scene: Scene, footprint: Footprint) -> Roadmap:
     return Roadmap(
         scene=scene,
         footprint=footprint,
+        fits=fits,
         moves=np.where(is_open, moves, np.uint16(0)),
         open=is_open,
         nearest=(rows * is_open.shape[1] + columns).astype(np.int32),
@@ -95,12 +101,9 @@ def footprint_discs(footprint: Footprint) -> tuple[np.ndarray, float]:
     return centres, math.hypot(0.5 * long / num, 0.5 * short)
 
 
-def _allowed_moves(scene: Scene, footprint: Footprint) -> np.ndarray:
-    """Bit mask of the allowed moves per cell, uint16 (rows, columns)."""
-    centres, radius = footprint_discs(footprint)
-    angles = np.arctan2(MOVES[:8, 1], MOVES[:8, 0])
-    fits = _fits(scene.distance, centres / scene.grid.resolution, radius + MARGIN, angles)
-    rows, columns = scene.grid.shape
+def _allowed_moves(fits: np.ndarray) -> np.ndarray:
+    """Bit mask of the moves allowed by ``fits`` (8, rows, columns) per cell, uint16 (rows, columns)."""
+    rows, columns = fits.shape[1:]
     moves = np.zeros((rows, columns), np.uint16)
     for m, (dx, dy) in enumerate(MOVES):
         here = fits[m % 8]
