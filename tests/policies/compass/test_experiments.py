@@ -1,4 +1,4 @@
-"""The experiment files beside the code are read by the commands they are for, and differ from the defaults as they say."""
+"""The experiment files beside the code fit the commands they are for, and differ from the defaults as they say."""
 
 from pathlib import Path
 from typing import Any
