@@ -39,6 +39,14 @@ mypy: $(STAMP) .namespace
 	rm -rf $@ && mkdir -p $@/omnibody
 	for layer in $(LAYERS); do ln -s ../../$$layer $@/omnibody/$$layer; done
 
+# LeRobot's dependencies contradict ours, so it has an environment of its own; with CUDA's libraries it takes 7 GB.
+lerobot: $(LEROBOT)/.omnibody-installed
+
+$(LEROBOT)/.omnibody-installed: .ci/find-python.sh
+	test -x $(LEROBOT)/bin/python || "$$(.ci/find-python.sh)" -m venv $(LEROBOT)
+	$(LEROBOT)/bin/python -m pip install --quiet --disable-pip-version-check lerobot==0.4.4
+	touch $@
+
 bench: $(STAMP)
 	$(BIN)/omnibody bench env
 	$(BIN)/omnibody bench policy

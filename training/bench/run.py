@@ -9,6 +9,7 @@ from omnibody.training.config import load
 
 BENCHES = {
     "env": "omnibody.training.bench.env:main",
+    "policy": "omnibody.training.bench.policy:main",
 }
 
 
