@@ -64,13 +64,12 @@ def parse(cfg: type[T], argv: Sequence[str], *, experiment_dir: Path | None = No
         print("\n".join(_help(cfg, known)))
         raise SystemExit(0)
     settings = _flatten(experiment, known)
-    for name in (*settings, *values):
-        _check(name, known)
-    words = [_word(name, value, known) for name, value in values.items()]
+    used = {name: _find(name, known) for name in (*settings, *values)}
+    words = [_word(used[name], value, in_dict=name not in known) for name, value in values.items()]
     try:
         return typing.cast(T, OmegaConf.to_object(_compose(cfg, choices, experiment, words)))
     except (HydraException, OmegaConfBaseException) as error:
-        raise _explained(error, known, settings | values) from error
+        raise _explained(error, known | used, settings | values) from error
     except ValueError as error:
         raise UserError(str(error)) from error
 
@@ -120,14 +119,17 @@ def _choices(cfg: type, experiment: dict[str, Any], values: dict[str, str]) -> d
     return {name: values.pop(name, member) for name, member in choices.items()}
 
 
-def _check(name: str, known: dict[str, Key]) -> None:
-    """Refuse a key that does not exist; below a dict any name does."""
+def _find(name: str, known: dict[str, Key]) -> Key:
+    """The key of that name; below a dict any name is one."""
     owner = known.get(name.rpartition(".")[0])
-    if name not in known and not (owner and typing.get_origin(owner.type) is dict):
-        same_leaf = [key for key in known if key.endswith(f".{name}")]
-        if same_leaf:
-            raise UserError(f"unknown key {name!r}; did you mean {', '.join(same_leaf)}?")
-        raise unknown("key", name, known)
+    if name in known:
+        return known[name]
+    if owner and owner.is_dict:
+        return Key(name, typing.get_args(owner.type)[1], MISSING, "")
+    same_leaf = [key for key in known if key.endswith(f".{name}")]
+    if same_leaf:
+        raise UserError(f"unknown key {name!r}; did you mean {', '.join(same_leaf)}?")
+    raise unknown("key", name, known)
 
 
 def _flatten(tree: dict[str, Any], known: dict[str, Key], prefix: str = "") -> dict[str, Any]:
@@ -135,23 +137,26 @@ def _flatten(tree: dict[str, Any], known: dict[str, Key], prefix: str = "") -> d
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         key = known.get(f"{prefix}{name}")
-        if isinstance(value, dict) and not (key and typing.get_origin(key.type) is dict):
+        if isinstance(value, dict) and not (key and key.is_dict):
             flat |= _flatten(value, known, f"{prefix}{name}.")
         else:
             flat[f"{prefix}{name}"] = value
     return flat
 
 
-def _word(name: str, value: str, known: dict[str, Key]) -> str:
+def _word(key: Key, value: str, in_dict: bool) -> str:
     """An override for Hydra; text is quoted, so that paths with blanks, brackets, commas or ``~`` need no care."""
-    key = known.get(name)
     is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-    if key and key.is_text and not is_quoted and not (value == "null" and key.type is not str):
+    came = value
+    if key.is_text and not is_quoted and not (value == "null" and key.type is not str):
         # In Hydra's quotes, backslashes count only before a quote, and are doubled there.
         value = "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), value) + "'"
-    # Hydra adds to a dict only when told to.
-    word = f"{name}={value}" if key and typing.get_origin(key.type) is not dict else f"++{name}={value}"
-    wanted = f"{name}: wanted {key.type_name if key else 'value'}, came {value}"
+    if in_dict:
+        owner, _, leaf = key.name.rpartition(".")
+        word = f"++{owner}={{{leaf}: {value}}}"
+    else:
+        word = f"{'++' if key.is_dict else ''}{key.name}={value}"  # to a dict Hydra adds only when told to
+    wanted = f"{key.name}: wanted {key.type_name}, came {came}"
     try:
         override = OverridesParser.create().parse_override(word)
     except HydraException as error:

@@ -49,6 +49,11 @@ class Key:
         """Whether the value is a str (or null)."""
         return self.type is str or set(typing.get_args(self.type)) == {str, type(None)}
 
+    @property
+    def is_dict(self) -> bool:
+        """Whether names below this one can be chosen freely."""
+        return typing.get_origin(self.type) is dict
+
 
 def load(target: str) -> Any:
     """The object that ``"module:name"`` points at; imports its module."""
@@ -77,24 +82,26 @@ def members(cfg: type, name: str) -> dict[str, str]:
 
 def keys(cfg: type, choices: dict[str, str]) -> dict[str, Key]:
     """Every key of ``cfg`` by its dotted name; ``choices`` says which member each ``group`` field holds."""
-    return {key.name: key for key in _walk(cfg, choices, "")}
+    return {key.name: key for key in _walk(cfg, None, choices, "")}
 
 
-def _walk(cfg: type, choices: dict[str, str], prefix: str) -> Iterator[Key]:
+def _walk(cfg: type, instance: Any, choices: dict[str, str], prefix: str) -> Iterator[Key]:
+    """Keys of ``cfg`` with the values of ``instance`` as defaults, where there is one, otherwise its own."""
     hints, comments = typing.get_type_hints(cfg), _comments(cfg)
     for field in dataclasses.fields(cfg):
-        kind = hints[field.name]
+        kind, default = hints[field.name], _default(field) if instance is None else getattr(instance, field.name)
         name, comment = prefix + field.name, comments.get(field.name, "")
         if "table" in field.metadata:
             table = members(cfg, field.name)
             if choices[field.name] not in table:
                 raise unknown(field.name, choices[field.name], table)
             yield Key(name, kind, choices[field.name], " ".join([comment, f"(one of {', '.join(table)})"]).strip())
-            kind = load(table[choices[field.name]])
+            kind, default = load(table[choices[field.name]]), None
         else:
-            yield Key(name, kind, _default(field), comment)
+            yield Key(name, kind, default, comment)
         if dataclasses.is_dataclass(kind):
-            yield from _walk(typing.cast(type, kind), {}, f"{name}.")
+            inner = default if dataclasses.is_dataclass(default) else None
+            yield from _walk(typing.cast(type, kind), inner, {}, f"{name}.")
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

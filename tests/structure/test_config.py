@@ -44,7 +44,8 @@ class RunCfg(BaseCfg):
         default_factory=lambda: [1, 2],
     )  # two numbers
     weights: dict[str, float] = field(default_factory=dict)
-    optimizer: OptimizerCfg = field(default_factory=OptimizerCfg)
+    optimizer: OptimizerCfg = field(default_factory=lambda: OptimizerCfg(lr=0.5))
+    names: dict[str, str] = field(default_factory=lambda: {"first": "f"})
 
     def __post_init__(self):
         if len(self.sizes) != 2:
@@ -82,6 +83,8 @@ def test_defaults_make_the_dataclass():
         ("weights.a=2", "weights", {"a": 2.0}),
         ("weights={a: 1, b: 2}", "weights", {"a": 1.0, "b": 2.0}),
         ("optimizer.lr=1", "optimizer", OptimizerCfg(lr=1.0)),
+        ("optimizer.warmup=9", "optimizer", OptimizerCfg(lr=0.5, warmup=9)),
+        ("names.a=~/b c", "names", {"first": "f", "a": "~/b c"}),
         ("seed=7", "seed", 7),
     ],
 )
@@ -105,6 +108,8 @@ def test_a_word_sets_its_key_and_no_other(word, name, value):
         ("robots=[go2", "robots: wanted list[str], came [go2, which cannot be read"),
         ("sizes=[a,b]", "sizes: wanted list[int], came '[a,b]'"),
         ("sizes=[1]", "sizes: wanted two numbers, came [1]"),
+        ("weights.a=much", "weights.a: wanted float, came 'much'"),
+        ("weights.a.b=1", "unknown key 'weights.a.b'"),
         ("speed=quick", "speed: wanted slow|fast, came 'quick'"),
         ("out", "wanted key=value, came 'out'"),
         ("--out", "unknown option '--out'; did you mean out="),
@@ -118,6 +123,18 @@ def test_a_mistake_is_named(word, message):
         parse(RunCfg, [word] if word.startswith("out") else ["out=x", word])
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
+
+
+@dataclass
+class DictCfg:
+    teachers: dict[str, str] = MISSING
+
+
+def test_a_required_dict_can_be_filled_name_by_name():
+    assert parse(DictCfg, ["teachers.a=x/y", "teachers.b=~/z"]) == DictCfg({"a": "x/y", "b": "~/z"})
+    assert parse(DictCfg, ["teachers={a: x/y}"]) == DictCfg({"a": "x/y"})
+    with pytest.raises(UserError, match="teachers: wanted dict.str, str., nothing came"):
+        parse(DictCfg, [])
 
 
 def test_a_required_key_is_asked_for():
@@ -168,6 +185,7 @@ def test_help_prints_every_key_with_type_default_and_comment(capsys):
     assert rows["out"] == ["str", "(required)", "folder for the results"]
     assert rows["seed"] == ["int", "0", "of everything random"]
     assert rows["optimizer.warmup"] == ["int", "3", "full step size"]
+    assert rows["optimizer.lr"] == ["float", "0.5", "step size"]
     assert rows["sizes"] == ["list[int]", "[1,2]", "two numbers"]
     assert rows["speed"] == ["slow|fast", "fast"]
     assert rows["json"] == ["bool", "false"]
