@@ -5,6 +5,7 @@ On many GPUs: ``accelerate launch -m omnibody.training.train <the same words>``.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from omnibody.training.config import group, parse
 from omnibody.training.data.reader import open_dataset
 from omnibody.training.data.windows import Windows
 from omnibody.training.fit import POLICY, FitCfg, Fitted, fit
+
+PRIVILEGED = "privileged"  # the observation that tasks make for critics
 
 
 @dataclass
@@ -54,12 +57,18 @@ def build_policy(cfg: Any, spec: IOSpec, seed: int) -> Policy:
         return cfg.build(spec)
 
 
+def policy_spec(spec: IOSpec) -> IOSpec:
+    """What a policy may rely on: everything but what only a simulator knows."""
+    return dataclasses.replace(spec, obs={key: field for key, field in spec.obs.items() if key != PRIVILEGED})
+
+
 def train(cfg: TrainCfg) -> Fitted:
     """Run what ``cfg`` says; the policy is in ``cfg.out``/policy afterwards."""
     shape = cfg.windows
     datasets = [open_dataset(path) for path in cfg.data]
     windows = Windows.of(datasets, shape.obs_steps, shape.action_steps, shape.lead, shape.stride)
-    return fit(build_policy(cfg.policy, windows.spec, cfg.fit.seed), windows, cfg.fit, Path(cfg.out))
+    policy = build_policy(cfg.policy, policy_spec(windows.spec), cfg.fit.seed)
+    return fit(policy, windows, cfg.fit, Path(cfg.out))
 
 
 def main(argv: Sequence[str]) -> None:

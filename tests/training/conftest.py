@@ -42,7 +42,7 @@ def full_spec() -> IOSpec:
 @pytest.fixture
 def origin(spec: IOSpec) -> Origin:
     facts = tuple(0.1 * k for k in range(len(DESCRIPTOR_NAMES)))
-    return Origin(spec, "goal_nav/office", "go to the goal", "carrier", "T1", facts, 3, "noise 0.2, random 0.1")
+    return Origin(spec, "goal_nav/office", "go to the goal", "carrier", "T1", facts, 3, {"random": 0.1})
 
 
 @pytest.fixture

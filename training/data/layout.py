@@ -53,11 +53,11 @@ class Origin:
     tier: str
     descriptor: tuple[float, ...]
     seed: int
-    recipe: str
+    recipe: dict[str, Any]
 
     @staticmethod
     def of(
-        embodiment: Embodiment, spec: IOSpec, task: str, instruction: str, tier: str, seed: int, recipe: str
+        embodiment: Embodiment, spec: IOSpec, task: str, instruction: str, tier: str, seed: int, recipe: dict[str, Any]
     ) -> Origin:
         """The origin of a dataset recorded with ``embodiment``."""
         facts = tuple(float(fact) for fact in embodiment.descriptor())
