@@ -24,10 +24,11 @@ STEP, NUM_STEPS = 0.15, 8  # of a roll-out [s]
 REFINEMENTS = 2  # halvings of the command grid around the best command
 ARRIVED = 0.3  # distance to the goal at which to stop driving [m]
 SETTLED = 0.04  # heading error at which to stop turning [rad]
-COMFORT = 0.2  # clearance below which a roll-out is dearer [m]
+STANDING = 0.1  # commands below this are no motion [m/s, rad/s]
+COMFORT = 0.3  # clearance below which a roll-out is dearer [m]
 BRAKING = 0.5  # part of the acceleration limit used to slow down before the goal
 HEADING_COST, FINAL_HEADING_COST, REVERSE_COST = 1.0, 0.3, 0.8
-COMFORT_COST, CHANGE_COST, CRASH_COST = 1.0, 0.03, 100.0
+COMFORT_COST, CHANGE_COST, CRASH_COST = 3.0, 0.03, 100.0
 SLOPE_REACH = 0.25  # half the stencil of the cost-to-go's slope [m]
 
 
@@ -111,7 +112,9 @@ def _clearance(x: float, y: float, yaw: float, distance: np.ndarray, discs: np.n
 
 
 @njit(cache=True)
-def _price(state: np.ndarray, goal_yaw: float, command: np.ndarray, field: _Field, body: _Body) -> float:
+def _price(
+    state: np.ndarray, goal_yaw: float, command: np.ndarray, field: _Field, body: _Body, comfort_cost: float
+) -> float:
     """How bad a constant command is [m], from ``state`` (6,) = pose in cells and rad, twist in SI."""
     x, y, yaw, vx, vy, wz = state
     most, kept = body.acceleration * STEP, body.kept
@@ -132,7 +135,7 @@ def _price(state: np.ndarray, goal_yaw: float, command: np.ndarray, field: _Fiel
         least = min(least, _clearance(x, y, yaw, distance, discs) - body.disc_radius)
         if least < 0.0:  # the sooner it touches and the deeper, the worse
             return CRASH_COST * (1.0 - least) - step
-    price = COMFORT_COST * max(0.0, 1.0 - least / COMFORT) ** 2
+    price = comfort_cost * max(0.0, 1.0 - least / COMFORT) ** 2
     for i in range(3):
         price += CHANGE_COST * (command[i] - state[3 + i]) ** 2
     if body.turning_radius > 0.0:
@@ -183,7 +186,13 @@ def _limit(command: np.ndarray, fastest: float, body: _Body) -> None:
 
 @njit(cache=True)
 def _best(
-    state: np.ndarray, goal_yaw: float, field: _Field, trials: np.ndarray, spacing: np.ndarray, body: _Body
+    state: np.ndarray,
+    goal_yaw: float,
+    field: _Field,
+    trials: np.ndarray,
+    spacing: np.ndarray,
+    body: _Body,
+    comfort_cost: float,
 ) -> np.ndarray:
     """The cheapest of the ``trials`` (C, 3) from ``state`` (6,), refined, (3,)."""
     left = bilinear(field.cost[0], state[0], state[1])
@@ -194,7 +203,7 @@ def _best(
     for k in range(len(trials)):
         trial[:] = trials[k]
         _limit(trial, fastest, body)
-        price = _price(state, goal_yaw, trial, field, body)
+        price = _price(state, goal_yaw, trial, field, body, comfort_cost)
         if price < best:
             best, winner[:] = price, trial
     for r in range(REFINEMENTS):
@@ -205,7 +214,7 @@ def _best(
             if k == 13 or (spacing[1] == 0.0 and k // 3 % 3 != 1):
                 continue  # the centre itself, or the same again
             _limit(trial, fastest, body)
-            price = _price(state, goal_yaw, trial, field, body)
+            price = _price(state, goal_yaw, trial, field, body, comfort_cost)
             if price < best:
                 best, winner[:] = price, trial
     return winner
@@ -234,5 +243,7 @@ def _commands(
         state[0], state[1] = (start[0] - place[0]) / place[2], (start[1] - place[1]) / place[2]
         state[2], state[3:] = start[2], twist[n]
         field = _Field(cost[n], distance[n], place[2])
-        out[n] = _best(state, goal[n, 2], field, trials, spacing, body)
+        out[n] = _best(state, goal[n, 2], field, trials, spacing, body, COMFORT_COST)
+        if np.abs(out[n]).max() < STANDING:  # comfort alone holds it back
+            out[n] = _best(state, goal[n, 2], field, trials, spacing, body, 0.0)
     return out
