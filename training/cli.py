@@ -42,6 +42,10 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"omnibody: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        # Only where the user points can these come from, mostly out=.
+        print(f"omnibody: {error.filename}: {error.strerror}; choose another path", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\nomnibody: stopped; resume with the same command", file=sys.stderr)
         return 130

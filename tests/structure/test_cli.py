@@ -85,6 +85,14 @@ def test_ctrl_c_says_how_to_go_on(verb_that, capsys):
     assert capsys.readouterr().err == "\nomnibody: stopped; resume with the same command\n"
 
 
+def test_a_file_in_the_way_is_told(verb_that, tmp_path, capsys):
+    (tmp_path / "taken").touch()
+    verb_that("import pathlib; pathlib.Path(argv[0]).mkdir()")
+    assert complaint(["act", str(tmp_path / "taken")], capsys) == (
+        f"{tmp_path / 'taken'}: File exists; choose another path"
+    )
+
+
 def test_a_defect_keeps_its_traceback(verb_that):
     verb_that("raise ValueError('ours')")
     with pytest.raises(ValueError, match="ours"):
