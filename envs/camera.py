@@ -5,7 +5,7 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
-from omnibody.robots.plant import GROUP_OBJECT, GROUP_SCENE, rotate
+from omnibody.robots.plant import GROUP_OBJECT, GROUP_SCENE, rotation_matrix
 from omnibody.robots.spec import CameraMount
 from omnibody.sim_tasks.task import SEMANTIC_CLASSES
 
@@ -61,10 +61,11 @@ class DepthCamera:
         """
         mount = self.mount
         rays = ray_directions(mount, pitch_offset) if pitch_offset else self._rays
-        origin = position + rotate(quaternion, np.asarray(mount.position))
+        turn = rotation_matrix(quaternion)
+        origin = position + turn @ mount.position
         num = len(rays)
         hit, distance = np.empty(num, np.int32), np.empty(num)
-        world_rays = rotate(np.broadcast_to(quaternion, (num, 4)), rays).ravel()
+        world_rays = (rays @ turn.T).ravel()
         # A ray at the image corner may be longer than max_range and still hit within that depth.
         cutoff = mount.max_range / self._cosine.min()
         mujoco.mj_multiRay(model, data, origin, world_rays, _SEEN_GROUPS, True, -1, hit, distance, None, num, cutoff)

@@ -99,6 +99,12 @@ class MujocoEnv:
         obs = self._restart(done, next_obs) if bool(done.any()) else next_obs
         return Step(obs, next_obs, reward, terminated, truncated, success, terms, measures, world, episode)
 
+    def look(self) -> Obs:
+        """Cast the cameras again and observe, without stepping."""
+        for shard in self._shards:
+            shard.look(range(len(shard.rows)))
+        return self._observe()
+
     def expert(self) -> Tensor:
         """The task's expert commands (N, 3) for the current state."""
         return self.task.expert(self.world, self._expert_rng)

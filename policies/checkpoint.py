@@ -152,7 +152,9 @@ def _build(folder: Path, cfg: Any, spec: IOSpec) -> Policy:
 
 def _load_weights(policy: Policy, path: Path) -> None:
     with path.open("rb") as file:
-        if file.read(4).startswith(PICKLE_STARTS):
+        start = file.read(9)
+        # A safetensors file begins with 8 bytes of length, which may look like anything, and then its JSON header.
+        if start.startswith(PICKLE_STARTS) and start[8:] != b"{":
             raise CheckpointError(f"{path} is a pickle, which may run code; wanted safetensors")
     try:
         weights = load_file(path)

@@ -188,17 +188,23 @@ def origin(cfg: CollectCfg, env: VecEnv, instruction: str) -> Origin:
     return Origin.of(env.embodiment, env.spec, cfg.task, instruction, tier, cfg.seed, recipe)
 
 
-def main(argv: Sequence[str]) -> None:
-    """``omnibody collect robot=<body> task=<task> episodes=<n> out=<folder> ...``."""
-    cfg = parse(CollectCfg, argv)
+def record(cfg: CollectCfg) -> Collected:
+    """Run what ``cfg`` says; the dataset is in ``cfg.out`` afterwards."""
+    torch.set_num_threads(1)  # the worlds use the cores
     task = task_config(cfg.task, **({"map": cfg.map} if cfg.map else {}))
     env = make_env(load_robot(cfg.robot), task, cfg.num_envs, cfg.tier, randomization=cfg.randomization)
     try:
         source = origin(cfg, env, env.task.instruction)
         with DatasetWriter(cfg.out, source, git_revision() or "unknown") as writer:
-            new = collect(env, writer, cfg.episodes, cfg.exploration)
+            return collect(env, writer, cfg.episodes, cfg.exploration)
     finally:
         env.close()
+
+
+def main(argv: Sequence[str]) -> None:
+    """``omnibody collect robot=<body> task=<task> episodes=<n> out=<folder> ...``."""
+    cfg = parse(CollectCfg, argv)
+    new = record(cfg)
     print(
         f"{cfg.out}: {new.episodes} new episodes, {new.frames} steps; the expert solved {new.successes} of {new.driven}"
     )

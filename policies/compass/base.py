@@ -44,6 +44,7 @@ class LossCfg:
     free_bits: float = 1.0  # KL below this has no gradient [nat]; 0 in the original
     semantics: float = 2.0  # weighted cross-entropy per pixel
     depth: float = 10.0  # L1 of logarithmic depth per pixel
+    decode_every: int = 4  # of the frames of a batch every n-th is decoded, from a random one on; decoding is dear
 
 
 @dataclass
@@ -164,14 +165,16 @@ class CompassBase(Policy):
         target, known = path_targets(batch.pose, batch.pad, self.spec.rate_hz)
         path = torch.tanh(self.path_head(policy_state)).unflatten(-1, (-1, 2))
         path_error = ((path - target[:, :steps] / PATH_SCALE) ** 2).sum(-1)
-        images = [batch.obs[k].flatten(0, 1) for k in ("depth", "semantics")]
-        depth, semantics = self.world.reconstruction(rollout.latent.flatten(0, 1), *images)
+        every = self.cfg.loss.decode_every
+        some = slice(int(torch.randint(every, (), generator=generator, device=generator.device)), None, every)
+        frames = [x.flatten(0, 1)[some] for x in (rollout.latent, batch.obs["depth"], batch.obs["semantics"], real)]
+        depth, semantics = self.world.reconstruction(*frames[:3])
         parts = {
             "action": _mean((command - wanted).abs().sum(-1), real),
             "path": _mean(path_error, known[:, :steps].float()) * len(PATH_SECONDS),
             "kl": _mean(balanced_kl(rollout.posterior, rollout.prior, self.cfg.loss.free_bits), real),
-            "semantics": _mean(semantics.view_as(real), real),
-            "depth": _mean(depth.view_as(real), real),
+            "semantics": _mean(semantics, frames[3]),
+            "depth": _mean(depth, frames[3]),
         }
         total = torch.stack([getattr(self.cfg.loss, name) * part for name, part in parts.items()]).sum()
         return total, {name: part.item() for name, part in parts.items()}
