@@ -25,7 +25,7 @@ demo: $(STAMP)
 test: lint mypy
 	$(BIN)/python -m pytest -m "not slow"
 
-test-slow: $(STAMP)
+test-slow: $(STAMP) lerobot
 	$(BIN)/python -m pytest -m slow
 
 lint: $(STAMP)
@@ -39,7 +39,7 @@ mypy: $(STAMP) .namespace
 	rm -rf $@ && mkdir -p $@/omnibody
 	for layer in $(LAYERS); do ln -s ../../$$layer $@/omnibody/$$layer; done
 
-# LeRobot's dependencies contradict ours, so it has an environment of its own; with CUDA's libraries it takes 7 GB.
+# LeRobot's dependencies contradict ours, so it has an environment of its own; with CUDA's libraries it takes 8 GB.
 lerobot: $(LEROBOT)/.omnibody-installed
 
 $(LEROBOT)/.omnibody-installed: .ci/find-python.sh
