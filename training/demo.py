@@ -8,7 +8,7 @@ the same command goes on where it was stopped.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +19,12 @@ from omnibody.policies.compass.residual import ResidualActorCfg
 from omnibody.robots.table import load_robot
 from omnibody.sim_tasks.goal_nav import GoalNavCfg
 from omnibody.training.collect import CollectCfg, record
-from omnibody.training.distill.distill import distill
-from omnibody.training.evaluate import evaluate_and_report
+from omnibody.training.config import parse
+from omnibody.training.distill.distill import DistillCfg, distill
+from omnibody.training.evaluate import EvalCfg, evaluate_and_report
 from omnibody.training.export import ExportCfg, export
-from omnibody.training.fit import POLICY, FitCfg
-from omnibody.training.rl.train import train_residual
+from omnibody.training.fit import LOG, POLICY, FitCfg
+from omnibody.training.rl.train import PpoCfg, RlCfg, train_residual
 from omnibody.training.train import TrainCfg, WindowsCfg, train
 
 SPECIALISTS = "specialists"
