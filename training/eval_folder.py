@@ -14,14 +14,30 @@ from omnibody.policies.files import write_text
 from omnibody.robots.errors import UserError
 from omnibody.training.rollout import EpisodeRecord
 
-IDENTITY, LOCK, RECORDS = "eval.json", ".lock", "records"
+IDENTITY, LOCK, RECORDS, RUNS = "eval.json", ".lock", "records", "runs.jsonl"
 
 
 class EvalFolder:
-    """``eval.json`` with the identity and ``records/<cell>.jsonl`` with one line per finished episode."""
+    """``eval.json`` with the identity and ``records/<cell>.jsonl`` with one line per finished episode.
 
-    def __init__(self, path: Path) -> None:
+    ``runs.jsonl`` says of each process that added episodes where it came from: code that changed in between shows.
+    """
+
+    def __init__(self, path: Path, provenance: dict[str, Any]) -> None:
         self.path = path
+        self._provenance: dict[str, Any] | None = provenance
+
+    def note_run(self) -> None:
+        """Write down that this process adds episodes; all calls but the first do nothing."""
+        if self._provenance is not None:
+            _whole_lines(self.path / RUNS)
+            with (self.path / RUNS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(self._provenance) + "\n")
+            self._provenance = None
+
+    def runs(self) -> list[dict[str, Any]]:
+        """The processes that added episodes, oldest first."""
+        return [json.loads(line) for line in _whole_lines(self.path / RUNS)]
 
     def records(self, *labels: str) -> RecordFile:
         """The records of the cell and seed that ``labels`` name."""
@@ -30,7 +46,7 @@ class EvalFolder:
 
 
 @contextmanager
-def open_folder(path: Path, identity: dict[str, Any]) -> Iterator[EvalFolder]:
+def open_folder(path: Path, identity: dict[str, Any], provenance: dict[str, Any]) -> Iterator[EvalFolder]:
     """The folder of the evaluation ``identity`` (JSON), new or resumed; refuses the folder of another one."""
     if path.exists() and not path.is_dir():
         raise UserError(f"out: wanted a folder, came the file {path}; choose another out=")
@@ -41,7 +57,7 @@ def open_folder(path: Path, identity: dict[str, Any]) -> Iterator[EvalFolder]:
         except BlockingIOError as error:
             raise UserError(f"out: {path} is in use by another process; wait for it or choose another out=") from error
         _claim(path, json.loads(json.dumps(identity)))
-        yield EvalFolder(path)
+        yield EvalFolder(path, provenance)
 
 
 def _claim(path: Path, identity: dict[str, Any]) -> None:
@@ -70,7 +86,7 @@ class RecordFile:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._records = {record.episode: record for record in self._read()} if path.exists() else {}
+        self._records = {record.episode: record for record in self._read()}
 
     @property
     def episodes(self) -> set[int]:
@@ -89,18 +105,21 @@ class RecordFile:
             file.write(json.dumps(record.to_json()) + "\n")
         self._records[record.episode] = record
 
-    def _read(self) -> list[EpisodeRecord]:
-        text = self._path.read_bytes()
-        whole = text[: text.rfind(b"\n") + 1]
-        if whole != text:  # killed in the middle of a line
-            with self._path.open("r+b") as file:
-                file.truncate(len(whole))
-        records = []
-        for number, line in enumerate(whole.decode("utf-8").splitlines(), 1):
+    def _read(self) -> Iterator[EpisodeRecord]:
+        for number, line in enumerate(_whole_lines(self._path), 1):
             try:
-                records.append(EpisodeRecord.from_json(json.loads(line)))
+                yield EpisodeRecord.from_json(json.loads(line))
             except (ValueError, TypeError, KeyError) as error:
-                raise UserError(
-                    f"{self._path} line {number} is damaged: {error}; delete the file to repeat it"
-                ) from error
-        return records
+                raise UserError(f"{self._path} line {number} is damaged ({error}); delete that file") from error
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """The lines of a file, without the last one if the process was killed in the middle of it; it is cut off."""
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if whole != data:
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+    return whole.decode("utf-8").splitlines()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,15 +28,19 @@ from omnibody.sim_tasks.table import task_config
 from omnibody.sim_tasks.task import TaskFactory
 from omnibody.training.config import parse
 from omnibody.training.eval_folder import EvalFolder, open_folder
+from omnibody.training.fit import POLICY
+from omnibody.training.gallery import draw_maps, make_clips
 from omnibody.training.provenance import provenance
+from omnibody.training.report import page
 from omnibody.training.results import DEFINITIONS, START_STATES, Cell, means, pair_means, pairs, summarize
 from omnibody.training.rollout import EpisodeRecord, play, rollout
 
-__all__ = ["EpisodeRecord", "EvalCfg", "evaluate", "main", "matrix", "rollout"]
+__all__ = ["EvalCfg", "evaluate", "evaluate_and_report", "main", "matrix", "rollout"]
 
 EXPERT = "expert"
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
-Policies = dict[str, Policy | None]  # by name; None: the task's expert
+ROBOT = "@robot"  # braces would need quotes in a Hydra list
+Policies = dict[str, dict[str, Policy | None]]  # by name and robot; None: the task's expert
 
 
 @dataclass
@@ -45,7 +50,7 @@ class EvalCfg:
     out: str = MISSING  # folder of the report
     robots: list[str] = MISSING  # bodies, e.g. [go2,carrier]
     tasks: list[str] = MISSING  # tasks, e.g. [goal_nav/office]
-    checkpoint: str = ""  # one policy: a checkpoint folder, hf://owner/name, or "expert"
+    checkpoint: str = ""  # a policy: checkpoint folder (@robot in it: one for each body), hf://owner/name, or "expert"
     checkpoints: list[str] = field(default_factory=list)  # several policies, compared on the same start states
     episodes: int = 20  # per policy, body, task and seed
     seed: int = 1  # of the start states
@@ -99,15 +104,15 @@ def evaluate(policy: Policy | None, env: VecEnv, episodes: int, seed: int) -> di
 
 def matrix(policies: Policies, cfg: EvalCfg, folder: EvalFolder) -> Iterator[Cell]:
     """Measure every policy on every body, task and seed of ``cfg``; episodes that ``folder`` holds are not repeated."""
-    total = len(policies) * len(cfg.robots) * len(cfg.tasks) * len(cfg.all_seeds) * cfg.episodes
-    with tqdm(total=total, unit="episode", disable=None, smoothing=0.02) as bar:
-        for robot in cfg.robots:
-            for task in cfg.tasks:
-                env = cfg.env(robot, task, min(cfg.num_envs, cfg.episodes))
-                for name, policy in policies.items():
+    played = sum(len(by_robot) for by_robot in policies.values()) * len(cfg.tasks) * len(cfg.all_seeds)
+    with tqdm(total=played * cfg.episodes, unit="episode", disable=None, smoothing=0.02) as bar:
+        for robot, task in itertools.product(cfg.robots, cfg.tasks):
+            env = cfg.env(robot, task, min(cfg.num_envs, cfg.episodes))
+            for name, by_robot in policies.items():
+                if robot in by_robot:
                     bar.set_description(f"{name} {robot} {task}")
-                    yield _cell(name, policy, env, (robot, task), cfg, folder, bar)
-                env.close()
+                    yield _cell(name, by_robot[robot], env, (robot, task), cfg, folder, bar)
+            env.close()
 
 
 def _cell(
@@ -126,6 +131,7 @@ def _cell(
         file = folder.records(name, *place, env.plant.tier, f"seed{seed}")
         bar.update(len(file.episodes))
         for record in play(policy, env, cfg.episodes, seed, file.episodes):
+            folder.note_run()
             file.append(record)
             bar.update()
         records += file.sorted()
@@ -134,34 +140,56 @@ def _cell(
 
 def main(argv: list[str]) -> None:
     """Run the verb."""
-    cfg = parse(EvalCfg, argv)
-    for robot in cfg.robots:
-        load_robot(robot)
+    print(evaluate_and_report(parse(EvalCfg, argv)))
+
+
+def evaluate_and_report(cfg: EvalCfg) -> Path:
+    """Measure all that ``cfg`` asks for and write both reports; returns the path of report.html."""
     policies = load_policies(cfg)
     identity = _identity(cfg, policies)
-    with open_folder(Path(cfg.out), identity) as folder:
+    with open_folder(Path(cfg.out), identity, provenance()) as folder:
         began = datetime.now(UTC)
         cells = []
         for cell in matrix(policies, cfg, folder):
             cells.append(cell)
             tqdm.write(_line(cell))
-        report = build_report(cells, cfg, identity, began)
+        report = build_report(cells, cfg, identity, began) | {"runs": folder.runs()}
         write_text(folder.path / REPORT_JSON, json.dumps(report, indent=1))
-    print(folder.path / REPORT_JSON)
+        maps = draw_maps(cells, {task: cfg.task(task) for task in cfg.tasks}, cfg.maps)
+        clips = make_clips(cells, policies, cfg.env, folder.path / "clips", cfg.clips)
+        write_text(folder.path / REPORT_HTML, page(report, maps, clips, cfg.curves))
+    return folder.path / REPORT_HTML
 
 
 def load_policies(cfg: EvalCfg) -> Policies:
-    """The policies of a configuration under the shortest names that tell them apart."""
+    """The policies of a configuration under short names; a source with ``@robot`` may lack some of the robots."""
+    for robot in cfg.robots:
+        load_robot(robot)
     policies: Policies = {}
     for name, source in zip(_names(cfg.sources), cfg.sources, strict=True):
-        policies[name] = None if source == EXPERT else load_policy(source).to(cfg.device)
+        if ROBOT in source:
+            folders = {robot: source.replace(ROBOT, robot) for robot in cfg.robots}
+            present = {robot: folder for robot, folder in folders.items() if Path(folder).exists()}
+            if not present:
+                raise UserError(f"checkpoints: wanted {source} for at least one of {', '.join(cfg.robots)}, found none")
+            policies[name] = {robot: load_policy(folder).to(cfg.device) for robot, folder in present.items()}
+            for robot in folders.keys() - present.keys():
+                tqdm.write(f"{name}: left out for {robot}, as there is no {folders[robot]}")
+        else:
+            policy = None if source == EXPERT else load_policy(source).to(cfg.device)
+            policies[name] = dict.fromkeys(cfg.robots, policy)
     return policies
 
 
 def _names(sources: list[str]) -> list[str]:
-    parts = [source.rstrip("/").split("/") for source in sources]
-    for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-depth:]) for part in parts]
+    """The shortest ends of the paths that tell them apart, without what all policies' paths have in them."""
+    paths = []
+    for source in sources:
+        parts = [part.replace(ROBOT, "").strip("-_") for part in source.rstrip("/").split("/")]
+        parts = [part for part in parts if part]
+        paths.append(parts[:-1] if parts[-1] == POLICY and len(parts) > 1 else parts)
+    for depth in range(1, max(map(len, paths)) + 1):
+        names = ["/".join(path[-depth:]) for path in paths]
         if len(set(names)) == len(names):
             return names
     raise UserError(f"checkpoints: wanted each policy once, came {sources}")
@@ -179,7 +207,7 @@ def _identity(cfg: EvalCfg, policies: Policies) -> dict[str, Any]:
     """What two runs must share to go on with each other's records."""
     keys = ("robots", "tasks", "episodes", "tier", "split", "map")
     return {
-        "policies": {name: fingerprint(policy) for name, policy in policies.items()},
+        "policies": {name: {robot: fingerprint(p) for robot, p in own.items()} for name, own in policies.items()},
         "seeds": cfg.all_seeds,
         **{key: getattr(cfg, key) for key in keys},
     }

@@ -13,7 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from omnibody.envs import make_env
 from omnibody.envs.vec_env import Step
+from omnibody.policies.checkpoint import save_pretrained
+from omnibody.policies.compass.base import CompassBaseCfg
 from omnibody.policies.policy import Context, Obs, Policy, State
 from omnibody.robots.errors import UserError
 from omnibody.robots.spec import Field, IOSpec
@@ -242,27 +245,48 @@ def test_real_records_do_not_depend_on_the_batch_size() -> None:
     few.close(), many.close()
 
 
+def test_checkpoints_are_named_paired_and_may_lack_a_robot(tmp_path: Path) -> None:
+    env = make_env("carrier", "goal_nav/single_rack", num_envs=1, tier="T0", threads=1)
+    base = CompassBaseCfg.tiny().build(env.spec)
+    env.close()
+    for folder in ("base", "specialist-carrier"):
+        save_pretrained(base, tmp_path / "run" / folder / "policy", {})
+    sources = f"checkpoints=[{tmp_path}/run/base/policy,{tmp_path}/run/specialist-@robot/policy]"
+    words = ["robots=[carrier,omni]", "tasks=[goal_nav/single_rack]", "episodes=3", "num_envs=2", "tier=T0", "clips=1"]
+    main([sources, *words, f"out={tmp_path}/out"])
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    cells = [(cell["policy"], cell["robot"], cell["n"]) for cell in report["cells"]]
+    assert cells == [("base", "carrier", 3), ("specialist", "carrier", 3), ("base", "omni", 3)]
+    (pair,) = report["pairs"]  # equal weights, equal outcomes
+    assert (pair["n"], pair["difference"], pair["only_a"], pair["p"]) == (3, 0.0, 0, 1.0)
+    assert len(report["runs"]) == 1
+    assert "<h2>Clips" in (tmp_path / "out" / "report.html").read_text()
+    with pytest.raises(UserError, match="for at least one of omni, found none"):
+        main([sources, *words[1:], "robots=[omni]", f"out={tmp_path}/other"])
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_folder_of_another_evaluation_is_refused_with_both_values(tmp_path: Path) -> None:
-    with open_folder(tmp_path / "a", {"episodes": 20, "policies": {"x": "1"}}):
+    with open_folder(tmp_path / "a", {"episodes": 20, "policies": {"x": "1"}}, {}):
         pass
     with pytest.raises(UserError, match="episodes is 20 there and 30 here"):
-        with open_folder(tmp_path / "a", {"episodes": 30, "policies": {"x": "1"}}):
+        with open_folder(tmp_path / "a", {"episodes": 30, "policies": {"x": "1"}}, {}):
             pass
     with pytest.raises(UserError, match='policies is {"x": "1"} there and {"x": "2"} here'):
-        with open_folder(tmp_path / "a", {"episodes": 20, "policies": {"x": "2"}}):
+        with open_folder(tmp_path / "a", {"episodes": 20, "policies": {"x": "2"}}, {}):
             pass
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "thesis.tex").write_text("dear")
     with pytest.raises(UserError, match=r"holds thesis.tex but no eval.json"):
-        with open_folder(tmp_path / "b", {}):
+        with open_folder(tmp_path / "b", {}, {}):
             pass
     with pytest.raises(UserError, match="wanted a folder, came the file"):
-        with open_folder(tmp_path / "b" / "thesis.tex", {}):
+        with open_folder(tmp_path / "b" / "thesis.tex", {}, {}):
             pass
     assert (tmp_path / "b" / "thesis.tex").read_text() == "dear"
-    with open_folder(tmp_path / "a", {"episodes": 20, "policies": {"x": "1"}}):
+    with open_folder(tmp_path / "a", {"episodes": 20, "policies": {"x": "1"}}, {}):
         with pytest.raises(UserError, match="in use by another process"):
-            with open_folder(tmp_path / "a", {"episodes": 20, "policies": {"x": "1"}}):
+            with open_folder(tmp_path / "a", {"episodes": 20, "policies": {"x": "1"}}, {}):
                 pass
 
 
