@@ -46,6 +46,9 @@ def main(argv: list[str] | None = None) -> int:
         # Only where the user points can these come from, mostly out=.
         print(f"omnibody: {error.filename}: {error.strerror}; choose another path", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader of our output, such as head, has had enough
+        sys.stdout = None  # type: ignore[assignment]  # its buffer cannot be flushed any more
+        return 0
     except KeyboardInterrupt:
         print("\nomnibody: stopped; resume with the same command", file=sys.stderr)
         return 130

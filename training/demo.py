@@ -39,7 +39,7 @@ class DemoCfg:
     out: str = "outputs/demo"  # folder of everything; the same command goes on
     base_robot: str = "carrier"  # the only body that demonstrations come from
     robots: list[str] = field(default_factory=lambda: ["carrier", "go2", "go1"])  # bodies with a specialist
-    held_out: list[str] = field(default_factory=list)  # bodies measured, but never trained on
+    held_out: list[str] = field(default_factory=list)  # those of robots that the generalist never sees in training
     families: str = "all"  # scenes to train in
     tasks: list[str] = field(default_factory=lambda: ["goal_nav/single_rack", "goal_nav/office"])  # measured in
     demonstrations: int = 320  # episodes
@@ -59,11 +59,22 @@ class DemoCfg:
     seeds: list[int] = field(default_factory=lambda: [1])  # of the start states
     seed: int = 0  # of all training
 
+    def __post_init__(self) -> None:
+        if strangers := set(self.held_out) - set(self.robots):
+            raise ValueError(f"held_out: wanted some of robots={self.robots}, came {sorted(strangers)}")
+        if not self.taught:
+            raise ValueError("held_out: wanted at least one robot left to teach the generalist, came all of them")
+
+    @property
+    def taught(self) -> list[str]:
+        """The bodies whose specialists teach the generalist."""
+        return [robot for robot in self.robots if robot not in self.held_out]
+
 
 def run(cfg: DemoCfg) -> Path:
     """Run all stages; returns the path of the report."""
     out = Path(cfg.out)
-    for robot in (*cfg.robots, *cfg.held_out):
+    for robot in cfg.robots:
         load_robot(robot)
     task = GoalNavCfg(scene=cfg.families)
     data, base = out / "demonstrations", out / "base"
@@ -74,7 +85,7 @@ def run(cfg: DemoCfg) -> Path:
     for robot in cfg.robots:
         with _stage(f"specialist {robot}", f"residual PPO, {cfg.rl_steps} steps in {cfg.train_tier}"):
             train_residual(_rl(cfg, robot, task, out))
-    with _stage("generalist", f"{cfg.rounds} rounds of distillation from {len(cfg.robots)} specialists"):
+    with _stage("generalist", f"{cfg.rounds} rounds of distillation from {len(cfg.taught)} specialists"):
         distill(_distillation(cfg, task, out))
     with _stage("measurement", f"{len(cfg.tasks)} tasks, {cfg.episodes} episodes x {len(cfg.seeds)} seeds a cell"):
         report = evaluate_and_report(_measurement(cfg, out))
@@ -113,7 +124,7 @@ def _rl(cfg: DemoCfg, robot: str, task: GoalNavCfg, out: Path) -> RlCfg:
 
 def _distillation(cfg: DemoCfg, task: GoalNavCfg, out: Path) -> DistillCfg:
     return DistillCfg(
-        teachers={robot: str(out / SPECIALISTS / robot / POLICY) for robot in cfg.robots},
+        teachers={robot: str(out / SPECIALISTS / robot / POLICY) for robot in cfg.taught},
         task=task,
         tier=cfg.train_tier,
         rounds=cfg.rounds,
@@ -128,7 +139,7 @@ def _distillation(cfg: DemoCfg, task: GoalNavCfg, out: Path) -> DistillCfg:
 def _measurement(cfg: DemoCfg, out: Path) -> EvalCfg:
     return EvalCfg(
         out=str(out / "report"),
-        robots=[*cfg.robots, *cfg.held_out],
+        robots=cfg.robots,
         tasks=cfg.tasks,
         checkpoints=[str(out / path / POLICY) for path in ("base", f"{SPECIALISTS}/@robot", "generalist")],
         episodes=cfg.episodes,

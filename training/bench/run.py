@@ -10,6 +10,7 @@ from omnibody.training.config import load
 BENCHES = {
     "env": "omnibody.training.bench.env:main",
     "policy": "omnibody.training.bench.policy:main",
+    "train": "omnibody.training.bench.train:main",
 }
 
 
