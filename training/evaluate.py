@@ -28,6 +28,7 @@ from omnibody.sim_tasks.table import task_config
 from omnibody.sim_tasks.task import TaskFactory
 from omnibody.training.config import parse
 from omnibody.training.eval_folder import EvalFolder, open_folder
+from omnibody.training.figures import read_log
 from omnibody.training.fit import POLICY
 from omnibody.training.gallery import draw_maps, make_clips
 from omnibody.training.provenance import provenance
@@ -145,6 +146,8 @@ def main(argv: list[str]) -> None:
 
 def evaluate_and_report(cfg: EvalCfg) -> Path:
     """Measure all that ``cfg`` asks for and write both reports; returns the path of report.html."""
+    for log in cfg.curves:
+        read_log(log)  # rather now than after hours
     policies = load_policies(cfg)
     identity = _identity(cfg, policies)
     with open_folder(Path(cfg.out), identity, provenance()) as folder:

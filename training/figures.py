@@ -146,7 +146,7 @@ def _drive(colour: str, record: EpisodeRecord) -> str:
 
 def learning_curves(logs: Sequence[str]) -> str:
     """SVG of training logs (JSON lines with ``step`` or ``steps``), a panel for each key of CURVES that they hold."""
-    runs = [(_run_name(log), _read_log(log)) for log in logs]
+    runs = [(_run_name(log), read_log(log)) for log in logs]
     keys = [key for key in CURVES if any(key in row for _, rows in runs for row in rows)]
     if not keys:
         return ""
@@ -183,7 +183,8 @@ def _run_name(log: str) -> str:
     return path.name if path.is_dir() else path.parent.name if path.name == "log.jsonl" else path.stem
 
 
-def _read_log(log: str) -> list[dict[str, Any]]:
+def read_log(log: str) -> list[dict[str, Any]]:
+    """The rows of a training log, given as the JSONL file or its run folder; raises ``UserError`` if it is not one."""
     path = Path(log) / "log.jsonl" if Path(log).is_dir() else Path(log)
     if not path.is_file():
         raise UserError(f"curves: wanted a run folder with log.jsonl or a JSONL file, came {log}")

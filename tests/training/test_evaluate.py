@@ -299,6 +299,7 @@ def test_a_folder_of_another_evaluation_is_refused_with_both_values(tmp_path: Pa
         (["checkpoint=expert", "tasks=[goal_nav/ofice]"], "office"),
         (["checkpoint=nowhere"], "no checkpoint folder nowhere"),
         (["checkpoints=[expert,expert]"], "wanted each policy once"),
+        (["checkpoint=expert", "curves=[nowhere]"], "curves: wanted a run folder"),
         (["checkpoint=expert", "episodes=0"], "episodes: wanted at least 1, came 0"),
         (["checkpoint=expert", "tier=T7"], "has no tier 'T7'"),
         (["checkpoint=expert", "robots=[carrier,carrier]"], "none twice"),
