@@ -5,7 +5,7 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
-from omnibody.robots.plant import GROUP_OBJECT, GROUP_SCENE, rotation_matrix
+from omnibody.robots.plant import GROUP_OBJECT, GROUP_SCENE
 from omnibody.robots.spec import CameraMount
 from omnibody.sim_tasks.task import SEMANTIC_CLASSES
 
@@ -44,6 +44,8 @@ class DepthCamera:
         self._axis = np.array([np.cos(mount.pitch), 0.0, -np.sin(mount.pitch)])
         self._rays = ray_directions(mount)
         self._cosine = self._rays @ self._axis
+        # A ray at the image corner may be longer than max_range and still hit within that depth.
+        self._cutoff = mount.max_range / self._cosine.min()
 
     def cast(
         self,
@@ -51,27 +53,36 @@ class DepthCamera:
         data: mujoco.MjData,
         classes: np.ndarray,
         position: np.ndarray,
-        quaternion: np.ndarray,
+        rotation: np.ndarray,
         pitch_offset: float = 0.0,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Depth (H, W) float32 [m] and semantic class ids (H, W) uint8, seen from a base pose in the world.
 
-        Rays without a hit within ``max_range`` give ``max_range`` and class 0. ``pitch_offset`` [rad] turns the
-        camera further down than its mount says (a calibration error, for domain randomisation).
+        The pose is ``position`` (3,) [m] and ``rotation`` (3, 3), base to world. Rays without a hit within
+        ``max_range`` give ``max_range`` and class 0. ``pitch_offset`` [rad] turns the camera further down than its
+        mount says (a calibration error, for domain randomisation).
         """
         mount = self.mount
         rays = ray_directions(mount, pitch_offset) if pitch_offset else self._rays
-        turn = rotation_matrix(quaternion)
-        origin = position + turn @ mount.position
         num = len(rays)
         hit, distance = np.empty(num, np.int32), np.empty(num)
-        world_rays = (rays @ turn.T).ravel()
-        # A ray at the image corner may be longer than max_range and still hit within that depth.
-        cutoff = mount.max_range / self._cosine.min()
-        mujoco.mj_multiRay(model, data, origin, world_rays, _SEEN_GROUPS, True, -1, hit, distance, None, num, cutoff)
-        depth = distance * self._cosine
-        missed = (hit < 0) | (depth > mount.max_range)
-        depth[missed] = mount.max_range
-        seen = np.where(missed, np.uint8(0), classes[hit])
+        mujoco.mj_multiRay(
+            model,
+            data,
+            position + rotation @ mount.position,
+            (rays @ rotation.T).ravel(),
+            _SEEN_GROUPS,
+            True,
+            -1,
+            hit,
+            distance,
+            None,
+            num,
+            self._cutoff,
+        )
+        distance *= self._cosine
+        missed = (hit < 0) | (distance > mount.max_range)
+        distance[missed] = mount.max_range
+        hit[missed] = -1
         shape = (mount.height, mount.width)
-        return depth.astype(np.float32).reshape(shape), seen.reshape(shape)
+        return distance.astype(np.float32).reshape(shape), classes[hit].reshape(shape)

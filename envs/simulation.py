@@ -10,7 +10,7 @@ import numpy as np
 
 from omnibody.envs.camera import DepthCamera, semantic_class_of_geoms
 from omnibody.envs.randomization import EpisodeDraw
-from omnibody.robots.plant import BaseState, Plant, rotate
+from omnibody.robots.plant import BaseState, Plant, rotation_matrix
 
 CONTACT_SENSOR = "omnibody_scene_contact"
 
@@ -137,10 +137,10 @@ class Shard:
 
     def look(self, rows: range | np.ndarray) -> None:
         """Cast the camera of some rows from the base's present pose."""
+        rotations = rotation_matrix(self.base.quaternion)
         for k in rows:
-            row = self._worlds[k]
-            draw, quaternion = row.draw, self.base.quaternion[k]
-            position = self.base.position[k] + rotate(quaternion, draw.camera_offset)
+            row, rotation = self._worlds[k], rotations[k]
+            position = self.base.position[k] + rotation @ row.draw.camera_offset
             self.depth[k], self.semantics[k] = self.camera.cast(
-                row.model, row.data, row.classes, position, quaternion, draw.camera_pitch
+                row.model, row.data, row.classes, position, rotation, row.draw.camera_pitch
             )
