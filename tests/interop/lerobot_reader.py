@@ -2,7 +2,7 @@
 
 python lerobot_reader.py <dataset> <out.npz> <steps> <rows, e.g. 0,17,240>
 Arrays in the file: ``<column>/<row>`` and ``<column>/<row>/pad`` for every window of ``steps`` consecutive steps from
-``row`` on; ``seconds``: time for one window, the median of all; ``episodes``, ``frames``: what LeRobot counts.
+``row`` on; ``seconds``: processor time for one window, the median of all; ``episodes``, ``frames``: LeRobot's counts.
 """
 
 import sys
@@ -21,9 +21,9 @@ def main(root: str, out: str, steps: int, rows: list[int]) -> None:
     dataset = LeRobotDataset("omnibody/interop", root=root, delta_timestamps=ahead, video_backend="pyav")
     found, seconds = {}, []
     for row in rows:
-        start = time.perf_counter()
+        start = time.process_time()
         item = dataset[row]
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
         for column in columns:
             found[f"{column}/{row}"] = item[column].numpy()
             found[f"{column}/{row}/pad"] = item[f"{column}_is_pad"].numpy()

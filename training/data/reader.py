@@ -56,7 +56,7 @@ def open_dataset(path: Path | str) -> Dataset:
     columns = _columns(origin)
     if not cache.is_dir():
         _build_cache(root, cache, columns, length)
-    arrays = {name: np.load(cache / f"{name}.npy", mmap_mode="r") for name in columns}
+    arrays = {name: np.load(cache / f"{name}.npy", mmap_mode="r").view(np.ndarray) for name in columns}
     first = np.concatenate([[0], np.cumsum(length + 1)[:-1]])
     return Dataset(root, origin, length, first, arrays, digest)
 
