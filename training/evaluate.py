@@ -59,7 +59,7 @@ class EvalCfg:
     tier: str = "best"  # fidelity: T0, T1, T2, or the best each body has
     split: str = "test"  # scenes: test, or train to see how much was learned by heart
     map: str = ""  # YAML of a ROS map_server map, for the task goal_nav/map
-    num_envs: int = 16  # worlds side by side; results do not depend on it
+    num_envs: int = 16  # worlds side by side; results do not depend on it, a network's rounding aside
     device: str = "cpu"  # where the policy runs
     maps: int = 4  # maps with driven paths in the report, per body and task
     clips: int = 3  # clips in the report

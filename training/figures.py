@@ -76,7 +76,7 @@ def mean_bars(means: Sequence[dict[str, Any]]) -> str:
             f"<tr><th>{text(row['policy'])}</th>"
             f'<td><svg class="bar" viewBox="-1 0 302 22" width="302" height="22">{bar}</svg></td>'
             f"<td>{_percent(row['sr'])} % <small>{_percent(row['lo'])}–{_percent(row['hi'])}"
-            f", {row['cells']} cells</small></td></tr>"
+            f", {row['cells']} cell{'s' if row['cells'] > 1 else ''}</small></td></tr>"
         )
     return f'<table class="plain">{"".join(rows)}</table>'
 

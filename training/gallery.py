@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,17 +48,22 @@ def choose_episodes(cells: Sequence[Cell], count: int) -> list[tuple[int, int]]:
 
 
 def choose_clips(cells: Sequence[Cell], count: int) -> list[tuple[Cell, EpisodeRecord]]:
-    """Up to ``count`` episodes: successes of the last policy, a robot each, in turn with failures of any policy."""
-    wins: dict[str, tuple[Cell, EpisodeRecord]] = {}
-    losses: dict[tuple[str, str], tuple[Cell, EpisodeRecord]] = {}
+    """Up to ``count`` episodes: successes of the last policy in turn with failures of any, every robot before a second.
+
+    Later policies and robots come first.
+    """
+    wins: list[tuple[int, Cell, EpisodeRecord]] = []
+    losses: list[tuple[int, Cell, EpisodeRecord]] = []
+    seen: Counter[tuple[bool, str, str]] = Counter()
     for cell in reversed(cells):
         for record in cell.records:
-            if record.success and cell.policy == cells[-1].policy:
-                wins.setdefault(cell.robot, (cell, record))
-            elif not record.success:
-                losses.setdefault((cell.policy, cell.robot), (cell, record))
-    turns = itertools.zip_longest(wins.values(), losses.values())
-    return [choice for turn in turns for choice in turn if choice is not None][:count]
+            if record.success and cell.policy != cells[-1].policy:
+                continue
+            kind = (record.success, cell.policy, cell.robot)
+            (wins if record.success else losses).append((seen[kind], cell, record))
+            seen[kind] += 1
+    turns = itertools.zip_longest(*(sorted(kind, key=lambda choice: choice[0]) for kind in (wins, losses)))
+    return [choice[1:] for turn in turns for choice in turn if choice is not None][:count]
 
 
 def draw_maps(cells: Sequence[Cell], tasks: dict[str, TaskFactory], count: int) -> list[Map]:

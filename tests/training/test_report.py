@@ -149,13 +149,18 @@ def test_maps_show_the_most_failed_episodes_first_then_solved_ones() -> None:
 
 
 def test_clips_alternate_successes_of_the_last_policy_with_failures() -> None:
-    chosen = choose_clips(_cells(), 4)
-    assert [(cell.policy, cell.robot, record.outcome) for cell, record in chosen] == [
-        ("<b>new</b>", "omni", "success"),
-        ("<b>new</b>", "omni", "timeout"),
-        ("<b>new</b>", "carrier", "success"),
-        ("base", "omni", "collision"),
+    chosen = choose_clips(_cells(), 6)
+    assert [(cell.policy, cell.robot, record.outcome, record.episode) for cell, record in chosen] == [
+        ("<b>new</b>", "omni", "success", 0),
+        ("<b>new</b>", "omni", "timeout", 2),
+        ("<b>new</b>", "carrier", "success", 0),
+        ("base", "omni", "collision", 0),
+        ("<b>new</b>", "omni", "success", 1),  # a second of a robot only after all had one
+        ("<b>new</b>", "carrier", "timeout", 2),
     ]
+    solved = [dataclasses.replace(cell, records=cell.records[:2]) for cell in _cells() if cell.policy != "base"]
+    assert len(choose_clips(solved[:1], 3)) == 2
+    assert choose_clips(solved, 0) == []
 
 
 def test_path_map_puts_paths_and_marks_in_world_coordinates() -> None:
