@@ -244,6 +244,6 @@ def _commands(
         state[2], state[3:] = start[2], twist[n]
         field = _Field(cost[n], distance[n], place[2])
         out[n] = _best(state, goal[n, 2], field, trials, spacing, body, COMFORT_COST)
-        if np.abs(out[n]).max() < STANDING:  # comfort alone holds it back
+        if max(abs(out[n, 0]), abs(out[n, 1]), abs(out[n, 2])) < STANDING:  # comfort alone holds it back
             out[n] = _best(state, goal[n, 2], field, trials, spacing, body, 0.0)
     return out

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from omnibody.robots.errors import unknown
 from omnibody.robots.spec import Footprint
 from omnibody.sim_tasks.planner import roadmap
 from omnibody.sim_tasks.scene import Box, Scene, planar_array, signed_distance
@@ -32,14 +33,14 @@ ALL = "all"  # every family in turn, for training
 def scene_seed(split: str, index: int) -> int:
     """Seed of scene ``index`` of a split; the splits' seeds are disjoint."""
     if split not in SPLITS:
-        raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
+        raise unknown("split", split, SPLITS)
     return 2 * index + SPLITS.index(split)
 
 
 def make_scene(family: str, seed: int) -> Scene:
     """The scene of a family (a key of ``FAMILIES``) under a seed."""
     if family not in FAMILIES:
-        raise ValueError(f"no scene family {family!r}; there are {sorted(FAMILIES)}")
+        raise unknown("scene family", family, FAMILIES)
     rng = np.random.default_rng([zlib.crc32(family.encode()), seed])
     for _ in range(TRIES):
         layout = _Layout(rng)

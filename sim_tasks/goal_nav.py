@@ -29,6 +29,7 @@ from omnibody.sim_tasks.task import Obs, Start, World
 NUM_RAYS, RAY_RANGE = 24, 5.0  # privileged clearance rays all around, first one forward [m]
 COST_RANGE = 100.0  # the privileged cost-to-go is cut here [m]
 TRIES = 100  # goals drawn for one episode
+Pose = tuple[float, float, float]  # x [m], y [m], yaw [rad] in the world
 SCENES = (*FAMILIES, ALL, "map")
 
 
@@ -44,7 +45,7 @@ class GoalNavCfg:
     scene: str = "office"
     map: str = ""
     split: str = "train"
-    num_scenes: int = 64
+    num_scenes: int = 128
     route: str = "astar"
     reward: str = "geodesic"
     max_seconds: float = 45.0
@@ -132,11 +133,30 @@ class GoalNav:
         starts = []
         for row, episode in zip(rows.tolist(), episodes.tolist(), strict=True):
             scene = episode % self.num_scenes
-            starts.append(Start(scene, self._draw(row, scene, np.random.default_rng([seed, episode]))))
+            start, goal = self._draw(scene, np.random.default_rng([seed, episode]))
+            starts.append(self.place(row, scene, start, goal))
         return starts
 
-    def _draw(self, row: int, scene: int, rng: np.random.Generator) -> tuple[float, float, float]:
-        """Draw goal and start of one episode and set the row's fields; returns the start pose."""
+    def place(self, row: int, scene: int, start: Pose, goal: Pose) -> Start:
+        """Begin an episode of one's own choice in env ``row``, from pose to pose (x [m], y [m], yaw [rad])."""
+        ways = self.roadmap(scene)
+        cells = ways.scene.grid.cells(np.array([start[:2], goal[:2]]))
+        for label, pose, cell in zip(("start", "goal"), (start, goal), cells, strict=True):
+            if not ways.open.flat[cell]:
+                raise UserError(
+                    f"{ways.scene.name}: the {label} ({pose[0]:.2f}, {pose[1]:.2f}) is in or too near an obstacle for"
+                    f" {self.embodiment.name}, or cut off from the rest; choose another"
+                )
+        self.goal[row], self.shortest[row] = goal, ways.lengths(int(cells[1])).flat[cells[0]]
+        self._cost[row], self._move[row] = ways.fields(int(cells[1]))
+        self._nearest[row], self._distance[row] = ways.nearest, ways.scene.distance
+        self._goal_cells[row], self._stale[row] = (scene, cells[1]), not self.turns_in_place
+        self._last_position[row], self._last_action[row] = start[:2], 0.0
+        self._last_cost[row] = self._cost_at(self._last_position)[row]
+        return Start(scene, start)
+
+    def _draw(self, scene: int, rng: np.random.Generator) -> tuple[Pose, Pose]:
+        """Draw the start and the goal of an episode."""
         ways, cfg = self.roadmap(scene), self.cfg
         centres = ways.scene.grid.centres()[ways.stations]
         for _ in range(TRIES if len(centres) else 0):
@@ -145,20 +165,13 @@ class GoalNav:
             near = np.flatnonzero((apart >= cfg.min_distance) & (apart <= cfg.max_distance))
             if len(near) == 0:
                 continue
-            cost, move, length = ways.fields(int(ways.stations[goal]))
-            near = near[length.ravel()[ways.stations[near]] <= cfg.max_way]
+            near = near[ways.lengths(int(ways.stations[goal])).flat[ways.stations[near]] <= cfg.max_way]
             if len(near) == 0:
                 continue
             start = int(near[rng.integers(len(near))])
-            yaw, goal_yaw = rng.uniform(-math.pi, math.pi, 2)
-            self.goal[row] = *centres[goal], goal_yaw
-            self.shortest[row] = length.ravel()[ways.stations[start]]
-            self._cost[row], self._move[row] = cost, move
-            self._goal_cells[row], self._stale[row] = (scene, ways.stations[goal]), not self.turns_in_place
-            self._nearest[row], self._distance[row] = ways.nearest, ways.scene.distance
-            self._last_position[row], self._last_action[row] = centres[start], 0.0
-            self._last_cost[row] = cost.ravel()[ways.stations[start]]
-            return float(centres[start, 0]), float(centres[start, 1]), float(yaw)
+            yaw, goal_yaw = (float(v) for v in rng.uniform(-math.pi, math.pi, 2))
+            (x, y), (goal_x, goal_y) = centres[start].tolist(), centres[goal].tolist()
+            return (x, y, yaw), (goal_x, goal_y, goal_yaw)
         raise UserError(
             f"{ways.scene.name}: no start and goal {cfg.min_distance} to {cfg.max_distance} m apart that"
             f" {self.embodiment.name} ({self.embodiment.footprint.length} x {self.embodiment.footprint.width} m) can"

@@ -2,7 +2,7 @@
 
 A move between two of a cell's 16 neighbours is allowed where the footprint, turned along the move, fits at both ends.
 Its cost is its length times a weight that rises near obstacles, as in a Nav2 inflation layer. The fields of a goal
-hold the cost-to-go and the plain length of the shortest feasible way (float32, [m]) and the next move (int8).
+hold the cost-to-go (float32, [m]) and the next move (int8).
 Arrays over a batch are (N, rows, columns); all scenes of a batch share one grid.
 """
 
@@ -40,9 +40,9 @@ class Roadmap:
     """Where a footprint can go in a scene; (rows, columns) arrays on the scene's grid.
 
     ``fits`` bool (8, rows, columns): the footprint turned along ``MOVES[m]`` fits; ``moves`` uint16: bit m is set where
-    ``MOVES[m]`` is allowed; ``open`` bool: the largest connected part, the only
-    one used; ``nearest`` int32: flat index of the nearest open cell; ``gap`` float32: distance to that cell [m];
-    ``weight`` float32 >= 1: cost per metre; ``stations`` (S,) int64: flat indices of the cells to start or end at.
+    ``MOVES[m]`` is allowed; ``open`` bool: the largest connected part, the only one used; ``nearest`` int32: flat index
+    of the nearest open cell and ``gap`` float32 the distance to it [m]; ``weight`` float32 >= 1: cost per metre;
+    ``stations`` (S,) int64: flat indices of the cells to start or end at.
     """
 
     scene: Scene
@@ -55,17 +55,18 @@ class Roadmap:
     weight: np.ndarray
     stations: np.ndarray
 
-    def fields(self, goal: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Cost-to-go, next move and plain length towards the flat cell ``goal``, each (rows, columns).
+    def fields(self, goal: int) -> tuple[np.ndarray, np.ndarray]:
+        """Cost-to-go [m] and next move (-1: none) towards the open flat cell ``goal``, each (rows, columns).
 
         Cells that are not open get the cost of the nearest open one plus the escape to it.
         """
-        resolution = self.scene.grid.resolution
         cost, move = _dijkstra(self.moves, self.weight, goal)
+        return cost.ravel()[self.nearest] * self.scene.grid.resolution + np.float32(ESCAPE_COST) * self.gap, move
+
+    def lengths(self, goal: int) -> np.ndarray:
+        """Length of the shortest way from each open cell to the open flat cell ``goal``, (rows, columns) [m]."""
         length, _ = _dijkstra(self.moves, np.ones_like(self.weight), goal)
-        cost = cost.ravel()[self.nearest] * resolution + np.float32(ESCAPE_COST) * self.gap
-        length = length.ravel()[self.nearest] * resolution + self.gap
-        return cost, move, length
+        return length.ravel()[self.nearest] * self.scene.grid.resolution + self.gap
 
 
 def roadmap(scene: Scene, footprint: Footprint) -> Roadmap:
@@ -199,9 +200,9 @@ def sample(fields: np.ndarray, points: np.ndarray, origin: tuple[float, float], 
 def _walk(move: np.ndarray, nearest: np.ndarray, start: np.ndarray, goal: np.ndarray, out: np.ndarray) -> int:
     """Write the way from ``start`` to ``goal`` (2,) in cells to ``out`` (M, 2); returns its number of points."""
     rows, columns = move.shape
-    j = min(max(int(round(start[1])), 0), rows - 1)
-    i = min(max(int(round(start[0])), 0), columns - 1)
-    out[0] = start
+    j = min(max(int(start[1] + 0.5), 0), rows - 1)
+    i = min(max(int(start[0] + 0.5), 0), columns - 1)
+    out[0, 0], out[0, 1] = start[0], start[1]
     num, snapped = 1, nearest[j, i]
     if snapped != j * columns + i:  # first out of the inflated zone
         j, i = snapped // columns, snapped % columns
@@ -214,7 +215,7 @@ def _walk(move: np.ndarray, nearest: np.ndarray, start: np.ndarray, goal: np.nda
         num += 1
     if num > 1 and move[j, i] < 0:  # the goal itself stands for its cell
         num -= 1
-    out[num] = goal
+    out[num, 0], out[num, 1] = goal[0], goal[1]
     return num + 1
 
 
