@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from omnibody.training.cli import VERBS, Verb, main
+from omnibody.training.config import PACKAGE
 
 HEAVY = {"torch", "numpy", "mujoco", "hydra", "omegaconf"}
 
@@ -57,6 +58,20 @@ def test_every_verb_helps(verb, capsys):
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_refuses_an_unknown_key(verb, capsys):
     assert "nonsense" in complaint([verb, "nonsense=1"], capsys)
+
+
+EXPERIMENTS = [path for top in ("policies", "sim_tasks", "training") for path in (PACKAGE / top).rglob("*.yaml")]
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_experiment_fits_the_verb_it_names(path, capsys):
+    """Its first line is the command; its keys are checked before the words, so the complaint is about the word."""
+    name = path.relative_to(PACKAGE).with_suffix("").as_posix()
+    hash_sign, omnibody, verb, experiment = path.read_text().split()[:4]
+    assert (hash_sign, omnibody, experiment) == ("#", "omnibody", f"experiment={name}")
+    assert complaint([verb, experiment, "nonsense=1"], capsys).startswith("unknown key 'nonsense'")
+    with pytest.raises(AssertionError):
+        assert complaint(["doctor", experiment, "nonsense=1"], capsys).startswith("unknown key 'nonsense'")
 
 
 def test_the_installed_command_exits_with_2():
