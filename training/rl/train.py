@@ -38,15 +38,15 @@ STATE = "resume"  # folder in the run with what a resumed run needs
 class PpoCfg:
     """PPO's knobs; rewards are normalised by their running return, which COMPASS left out and paid for."""
 
-    rollout: int = 64  # steps per environment and update
-    batch_size: int = 512  # transitions per gradient step
+    rollout: int = 128  # steps per environment and update
+    batch_size: int = 1024  # transitions per gradient step
     epochs: int = 5  # passes over a rollout
-    learning_rate: float = 3e-4  # of Adam
+    learning_rate: float = 5e-4  # of Adam
     gamma: float = 0.99  # discount per policy step
     gae_lambda: float = 0.95  # bias-variance of the advantage
     clip: float = 0.2  # of the probability ratio
     entropy: float = 0.0  # entropy bonus
-    target_kl: float = 0.03  # an update stops beyond 1.5 times this
+    target_kl: float = 0.05  # an update stops beyond 1.5 times this
     normalise_reward: bool = True  # false in the original
 
 
