@@ -18,11 +18,11 @@ from omnibody.robots.plant import free_base_state, rotate
 
 CONTROL_DT = 0.02  # [s]
 PERIOD = 0.56  # of one gait cycle, two steps [s]
-BLEND_TIME = 0.2  # between standing and walking [s]
+START_TIME, STOP_TIME = 0.1, 0.2  # of the blend from standing to walking and back [s]
 ACTION_LIMIT = 4.0
 STILL_TWIST = 0.05  # a commanded twist below this in every part means "stand" [m/s, rad/s]
 STOP_SPEED, STOP_SPIN = 0.25, 0.8  # the clock may stop below these [m/s, rad/s]
-WAKE_SPEED = 0.35  # a standing body moving faster than this starts to step [m/s]
+WAKE_SPEED = 0.30  # a standing body moving faster than this starts to step [m/s]
 
 NUM_LEG = 12
 NUM_QPOS, NUM_QVEL = 36, 35  # free joint + 29 hinges
@@ -119,8 +119,8 @@ class GaitCycle:
         self.walking = (self.walking & ~stop) | start
         self.phase = np.where(stop, np.floor(2.0 * phase) / 2.0, np.where(self.walking, phase, self.phase))
         self.phase = np.where(start & (self.blend == 0.0), np.where(leftward, 0.0, 0.5), self.phase)
-        change = CONTROL_DT / BLEND_TIME
-        self.blend = np.clip(self.blend + np.where(self.walking, change, -change), 0.0, 1.0)
+        change = np.where(self.walking, CONTROL_DT / START_TIME, -CONTROL_DT / STOP_TIME)
+        self.blend = np.clip(self.blend + change, 0.0, 1.0)
 
 
 class G1Walk:

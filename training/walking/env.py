@@ -30,9 +30,9 @@ class WalkEnvConfig:
     num_envs: int = 64
     max_seconds: float = 20.0
     command_seconds: tuple[float, float] = (3.0, 6.0)
-    stop_share: float = 0.15
+    stop_share: float = 0.3
     push_seconds: tuple[float, float] = (2.5, 5.0)
-    push_speed: float = 0.7  # largest [m/s]
+    push_speed: float = 0.8  # largest [m/s], once episodes last
     friction: tuple[float, float] = (0.5, 1.0)
     mass_share: float = 0.2  # of the torso's mass, either way
 

@@ -11,7 +11,7 @@ import json
 import shutil
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -28,7 +28,7 @@ from omnibody.training.config import parse
 from omnibody.training.walking.env import G1WalkEnv, WalkEnvConfig
 from omnibody.training.walking.mirror_policy import MirrorPolicy
 
-CHECKPOINT_EVERY, LOG_EVERY = 50, 10  # rollouts
+CHECKPOINT_EVERY, LOG_EVERY = 20, 10  # rollouts
 
 
 @dataclass
@@ -153,7 +153,8 @@ def train(cfg: TrainConfig) -> None:
     torch.set_num_threads(1)
     run = Path(cfg.run)
     run.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.structured(cfg), run / "training.yaml")
+    settings = {key: value for key, value in asdict(cfg).items() if key not in ("run", "gait")}  # paths say nothing
+    OmegaConf.save(OmegaConf.create(settings), run / "training.yaml")
     shutil.copyfile(cfg.gait, run / "gait.safetensors")
     gait = Gait.load(Path(cfg.gait))
     state = run / "state.zip"
