@@ -69,7 +69,7 @@ class MujocoEnv:
         self._seed, self._next_episode = seed, first_episode
         self._expert_rng = np.random.default_rng([seed, 0x0E0E])
         self._begin(np.arange(self.num_envs))
-        self.world = self._world()
+        self.world = self._world(self._base())
         return self._observe()
 
     def step(self, action: Tensor) -> Step:
@@ -84,9 +84,9 @@ class MujocoEnv:
         self._action = command
         self._steps += 1
         base = self._base()
-        self._poses = np.roll(self._poses, -1, axis=1)
+        self._poses[:, :-1] = self._poses[:, 1:]
         self._poses[:, -1] = _ground_pose(base)
-        self.world = self._world()
+        self.world = self._world(base)
         next_obs = self._observe()
         reward, terms = self.task.reward(self.world, torch.from_numpy(command).float())
         success, failure = self.task.success(self.world), self.task.failure(self.world)
@@ -169,7 +169,7 @@ class MujocoEnv:
 
     def _restart(self, done: Tensor, next_obs: Obs) -> Obs:
         self._begin(np.nonzero(done.numpy())[0])
-        self.world = self._world()
+        self.world = self._world(self._base())
         fresh = self._observe(rows=np.nonzero(done.numpy())[0])
         return {k: torch.where(done.reshape(-1, *[1] * (v.ndim - 1)), fresh[k], v) for k, v in next_obs.items()}
 
@@ -177,8 +177,7 @@ class MujocoEnv:
         parts = [shard.base for shard in self._shards]
         return BaseState(*(np.concatenate([getattr(p, f) for p in parts]) for f in BaseState.__dataclass_fields__))
 
-    def _world(self) -> World:
-        base = self._base()
+    def _world(self, base: BaseState) -> World:
         return World(
             time=torch.from_numpy(self._steps * self.dt).float(),
             position=torch.from_numpy(base.position).float(),

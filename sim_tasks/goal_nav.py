@@ -75,6 +75,18 @@ class GoalNavCfg:
         return GoalNav(self, embodiment, num_envs)
 
 
+@dataclass(frozen=True)
+class _Judgement:
+    """(N,) each: ``success``, ``failure`` bool, ``distance`` to the goal [m], ``heading`` error in (-pi, pi] [rad],
+    ``cost`` to go [m]."""
+
+    success: Tensor
+    failure: Tensor
+    distance: Tensor
+    heading: Tensor
+    cost: np.ndarray
+
+
 class GoalNav:
     """``Task`` of point-goal navigation; see the module's and ``GoalNavCfg``'s words."""
 
@@ -99,6 +111,7 @@ class GoalNav:
         self._last_cost = np.zeros(num_envs, np.float32)  # of the previous step, for the reward
         self._last_action = np.zeros((num_envs, 3), np.float32)
         self._last_position = np.zeros((num_envs, 2))  # of the previous step, for the path length
+        self._judged: tuple[World, _Judgement] | None = None
         self._follower = Follower(embodiment)
         self._expert_cost = self._cost[:, None]
         self._goal_cells = np.zeros((num_envs, 2), np.int64)  # scene and flat cell
@@ -150,6 +163,7 @@ class GoalNav:
         self.goal[row], self.shortest[row] = goal, ways.lengths(int(cells[1])).flat[cells[0]]
         self._cost[row], self._move[row] = ways.fields(int(cells[1]))
         self._nearest[row], self._distance[row] = ways.nearest, ways.scene.distance
+        self._judged = None
         self._goal_cells[row], self._stale[row] = (scene, cells[1]), not self.turns_in_place
         self._last_position[row], self._last_action[row] = start[:2], 0.0
         self._last_cost[row] = self._cost_at(self._last_position)[row]
@@ -210,14 +224,30 @@ class GoalNav:
 
     def success(self, world: World) -> Tensor:
         """(N,) bool: near the goal, at rest, and turned the right way if the body can turn in place; no contact."""
-        distance, heading = self._errors(world)
-        cfg, twist = self.cfg, world.twist
-        at_rest = (twist[:, :2].norm(dim=1) < cfg.speed_tolerance) & (twist[:, 2].abs() < cfg.turn_tolerance)
-        done = (distance < cfg.goal_tolerance) & at_rest & ~self.failure(world)
-        return done & (heading.abs() < cfg.heading_tolerance) if self.turns_in_place else done
+        return self._judge(world).success
 
     def failure(self, world: World) -> Tensor:
         """(N,) bool: touched something, tilted by more than 60 degrees, or sank by half the base's height."""
+        return self._judge(world).failure
+
+    def _judge(self, world: World) -> _Judgement:
+        """What reward, success, failure and measures all ask of one world, worked out once."""
+        if self._judged is None or self._judged[0] is not world:
+            cfg, twist = self.cfg, world.twist
+            goal = torch.from_numpy(self.goal)
+            turn = (goal[:, 2] - world.yaw).float()
+            heading = torch.atan2(torch.sin(turn), torch.cos(turn))
+            distance = (goal[:, :2] - world.position[:, :2]).norm(dim=1).float()
+            failure = self._broken(world)
+            at_rest = (twist[:, :2].norm(dim=1) < cfg.speed_tolerance) & (twist[:, 2].abs() < cfg.turn_tolerance)
+            success = (distance < cfg.goal_tolerance) & at_rest & ~failure
+            if self.turns_in_place:
+                success = success & (heading.abs() < cfg.heading_tolerance)
+            cost = self._cost_at(_planar_pose(world)[0])
+            self._judged = world, _Judgement(success, failure, distance, heading, cost)
+        return self._judged[1]
+
+    def _broken(self, world: World) -> Tensor:
         x, y = world.quaternion[:, 1], world.quaternion[:, 2]
         tilted = 1.0 - 2.0 * (x * x + y * y) < 0.5
         height = self.embodiment.base_height
@@ -240,15 +270,15 @@ class GoalNav:
     def measures(self, world: World) -> dict[str, Tensor]:
         """Per step (N,): see the keys; lengths [m], ``heading_error`` [rad]; call once per step (path increment)."""
         position, yaw = _planar_pose(world)
-        distance, heading = self._errors(world)
+        judged = self._judge(world)
         step = np.linalg.norm(position - self._last_position, axis=1)
         self._last_position[:] = position
         return {
             "clearance": _tensor(self._clearance(position, yaw)),
-            "goal_distance": distance,
-            "heading_error": heading.abs(),
+            "goal_distance": judged.distance,
+            "heading_error": judged.heading.abs(),
             "path_increment": _tensor(step),
-            "cost_to_go": _tensor(self._cost_at(position)),
+            "cost_to_go": _tensor(judged.cost),
             "shortest_way": _tensor(self.shortest),
         }
 
@@ -256,13 +286,6 @@ class GoalNav:
     def turns_in_place(self) -> bool:
         """Whether the goal's heading counts."""
         return self.embodiment.limits.min_turning_radius == 0.0
-
-    def _errors(self, world: World) -> tuple[Tensor, Tensor]:
-        """Distance to the goal (N,) [m] and heading error (N,) in (-pi, pi] [rad]."""
-        goal = torch.from_numpy(self.goal)
-        turn = goal[:, 2] - world.yaw
-        distance = (goal[:, :2] - world.position[:, :2]).norm(dim=1)
-        return distance.float(), torch.atan2(torch.sin(turn), torch.cos(turn)).float()
 
     def _cost_at(self, position: np.ndarray) -> np.ndarray:
         """Cost-to-go at world points (N, 2), (N,) [m]."""
@@ -277,25 +300,25 @@ class GoalNav:
 
 def _geodesic(task: GoalNav, world: World, action: Tensor) -> dict[str, Tensor]:
     """Progress along the planned way, so that dead ends pay nothing; the sum of ``progress`` telescopes."""
-    cost = task._cost_at(_planar_pose(world)[0])
-    command = action.numpy()
+    judged, command = task._judge(world), action.numpy()
     terms = {
-        "progress": _tensor(task._last_cost - cost),
-        "goal": 10.0 * task.success(world).float(),
-        "collision": -10.0 * task.failure(world).float(),
+        "progress": _tensor(task._last_cost - judged.cost),
+        "goal": 10.0 * judged.success.float(),
+        "collision": -10.0 * judged.failure.float(),
         "time": torch.full((task.num_envs,), -0.01),
         "action_rate": _tensor(-0.02 * np.square(command - task._last_action).sum(axis=1)),
     }
-    task._last_cost[:], task._last_action[:] = cost, command
+    task._last_cost[:], task._last_action[:] = judged.cost, command
     return terms
 
 
 def _compass_exact(task: GoalNav, world: World, action: Tensor) -> dict[str, Tensor]:
     """The original's weights times its step of 0.1 s, with the present distance instead of the last step's."""
+    judged = task._judge(world)
     return {
-        "distance": -0.1 * task._errors(world)[0],
-        "goal": 200.0 * task.success(world).float(),
-        "collision": -100.0 * task.failure(world).float(),
+        "distance": -0.1 * judged.distance,
+        "goal": 200.0 * judged.success.float(),
+        "collision": -100.0 * judged.failure.float(),
     }
 
 
