@@ -7,11 +7,13 @@ the same command goes on where it was stopped.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from omnibody.envs.randomization import RandomizationCfg
 from omnibody.policies.compass.base import CompassBaseCfg
@@ -21,10 +23,11 @@ from omnibody.sim_tasks.goal_nav import GoalNavCfg
 from omnibody.training.collect import CollectCfg, record
 from omnibody.training.config import parse
 from omnibody.training.distill.distill import DistillCfg, distill
-from omnibody.training.evaluate import EvalCfg, evaluate_and_report
+from omnibody.training.evaluate import REPORT_JSON, EvalCfg, evaluate_and_report
 from omnibody.training.export import ExportCfg, export
 from omnibody.training.fit import LOG, POLICY, FitCfg
 from omnibody.training.rl.train import PpoCfg, RlCfg, train_residual
+from omnibody.training.statistics import wilson
 from omnibody.training.train import TrainCfg, WindowsCfg, train
 
 SPECIALISTS = "specialists"
@@ -157,7 +160,24 @@ def _stage(name: str, what: str) -> Iterator[None]:
     print(f"== {name}: {time.monotonic() - began:.0f} s", flush=True)
 
 
+def success_table(report: dict[str, Any]) -> str:
+    """Success rates per body and policy, all tasks and seeds together, with Wilson 95 % intervals."""
+    cells = report["cells"]
+    policies, robots = (list(dict.fromkeys(cell[key] for cell in cells)) for key in ("policy", "robot"))
+    lines = [f"{'success':12}" + "".join(f"{policy:>30}" for policy in policies)]
+    for robot in robots:
+        row = f"{robot:12}"
+        for policy in policies:
+            own = [cell for cell in cells if (cell["robot"], cell["policy"]) == (robot, policy)]
+            done, played = (sum(cell[key] for cell in own) for key in ("successes", "n"))
+            rate = wilson(done, played)
+            row += f"{f'{rate.value:.2f} [{rate.low:.2f}, {rate.high:.2f}] of {played}':>30}" if own else f"{'-':>30}"
+        lines.append(row)
+    return "\n".join(lines)
+
+
 def main(argv: Sequence[str]) -> None:
     """Entry point of ``omnibody demo``."""
     report = run(parse(DemoCfg, argv))
+    print(success_table(json.loads((report.parent / REPORT_JSON).read_text())))
     print(f"report: {report}")
