@@ -22,6 +22,7 @@ ROBOTS = {
     "omni": "omnibody.robots.omni:EMBODIMENT",
     "ackermann": "omnibody.robots.ackermann:EMBODIMENT",
     "go2": "omnibody.robots.go2:EMBODIMENT",
+    "aliengo": "omnibody.robots.aliengo:EMBODIMENT",
     "go1": "omnibody.robots.go1:EMBODIMENT",
     "spot": "omnibody.robots.spot:EMBODIMENT",
     "g1": "omnibody.robots.g1:EMBODIMENT",
