@@ -198,6 +198,7 @@ def test_stands_still_at_zero_command(model: mujoco.MjModel) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_meets_the_walking_bar() -> None:
     """100 runs of 60 s with 0.5 m/s pushes: see ``measure``; the control is a push four times as hard."""
     result = measure(EMBODIMENT, runs=100)
