@@ -6,6 +6,7 @@ Exit codes: 0 it worked; 2 bad input, told in one line; 130 stopped by Ctrl-C; 1
 from __future__ import annotations
 
 import importlib
+import select
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
@@ -46,12 +47,21 @@ def main(argv: list[str] | None = None) -> int:
         # Only where the user points can these come from, mostly out=.
         print(f"omnibody: {error.filename}: {error.strerror}; choose another path", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader of our output, such as head, has had enough
-        sys.stdout = None  # type: ignore[assignment]  # its buffer cannot be flushed any more
+    except BrokenPipeError:
+        if not _reader_left():
+            raise
+        sys.stdout = None  # what it still holds cannot be written any more
         return 0
     except KeyboardInterrupt:
         print("\nomnibody: stopped; resume with the same command", file=sys.stderr)
         return 130
+
+
+def _reader_left() -> bool:
+    """Whether it was our output's pipe that broke, as under ``head``, and not one to a worker process."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _run(words: list[str]) -> int:

@@ -108,6 +108,20 @@ def test_a_file_in_the_way_is_told(verb_that, tmp_path, capsys):
     )
 
 
+def test_a_worker_that_died_is_not_taken_for_a_reader_that_left(verb_that):
+    verb_that("raise BrokenPipeError")
+    with pytest.raises(BrokenPipeError):
+        main(["act"])
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_left_is_no_error(unbuffered):
+    command = Path(sys.executable).with_name("omnibody")
+    script = f"set -o pipefail; PYTHONUNBUFFERED={unbuffered} {command} --help | head -1"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_defect_keeps_its_traceback(verb_that):
     verb_that("raise ValueError('ours')")
     with pytest.raises(ValueError, match="ours"):
