@@ -54,7 +54,7 @@ def test_chase_camera_comes_closer_than_a_wall_behind_the_robot() -> None:
     assert len(_reds(_draw(Chase(distance=2.0), WALL))) > 300
 
     class Blind(Chase):
-        def place(self, camera, pose, model, data) -> None:  # noqa: ANN001
+        def place(self, camera, pose, model, data) -> None:
             super().place(camera, pose, model, data)
             camera.distance = self.distance
 
