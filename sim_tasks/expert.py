@@ -29,6 +29,7 @@ COMFORT = 0.3  # clearance below which a roll-out is dearer [m]
 BRAKING = 0.5  # part of the acceleration limit used to slow down before the goal
 HEADING_COST, FINAL_HEADING_COST, REVERSE_COST = 1.0, 0.3, 0.8
 COMFORT_COST, CHANGE_COST, CRASH_COST = 3.0, 0.03, 100.0
+DELAY_COST, REVERSAL_COST = 0.01, 0.1  # of a car: per step of a roll-out, and for a change of direction
 SLOPE_REACH = 0.25  # half the stencil of the cost-to-go's slope [m]
 
 
@@ -119,7 +120,7 @@ def _price(
     x, y, yaw, vx, vy, wz = state
     most, kept = body.acceleration * STEP, body.kept
     distance, discs, cell = field.distance, body.discs, STEP / field.resolution
-    least = np.inf
+    least, nearest = np.inf, np.inf
     for step in range(NUM_STEPS):
         vx = _approach(vx, command[0], kept[0], most[0])
         wz = _approach(wz, command[2], kept[2], most[2])
@@ -135,11 +136,13 @@ def _price(
         least = min(least, _clearance(x, y, yaw, distance, discs) - body.disc_radius)
         if least < 0.0:  # the sooner it touches and the deeper, the worse
             return CRASH_COST * (1.0 - least) - step
+        if body.turning_radius > 0.0:
+            nearest = min(nearest, at_heading(field.cost, x, y, yaw) + DELAY_COST * step)
     price = comfort_cost * max(0.0, 1.0 - least / COMFORT) ** 2
     for i in range(3):
         price += CHANGE_COST * (command[i] - state[3 + i]) ** 2
-    if body.turning_radius > 0.0:
-        return price + at_heading(field.cost, x, y, yaw)
+    if body.turning_radius > 0.0:  # the best point on its way counts: there it can change direction
+        return price + nearest + (REVERSAL_COST if command[0] * state[3] < 0.0 else 0.0)
     left, reach = bilinear(field.cost[0], x, y), SLOPE_REACH / field.resolution
     dx = bilinear(field.cost[0], x - reach, y) - bilinear(field.cost[0], x + reach, y)
     dy = bilinear(field.cost[0], x, y - reach) - bilinear(field.cost[0], x, y + reach)
