@@ -10,7 +10,7 @@ import numpy as np
 
 from omnibody.envs.camera import DepthCamera, semantic_class_of_geoms
 from omnibody.envs.randomization import EpisodeDraw
-from omnibody.robots.plant import BaseState, Plant, rotation_matrix
+from omnibody.robots.plant import BaseState, KinematicController, Plant, rotation_matrix
 
 CONTACT_SENSOR = "omnibody_scene_contact"
 
@@ -130,6 +130,7 @@ class Shard:
             mujoco.mj_step(row.model, row.data, self.substeps)
 
     def _move(self, twist: np.ndarray) -> None:
+        assert isinstance(self.controller, KinematicController)
         qpos, qvel = self.controller.integrate(twist, self.qpos, self.qvel)
         for k, row in enumerate(self._worlds):
             row.data.qpos[:], row.data.qvel[:] = qpos[k], qvel[k]

@@ -205,7 +205,8 @@ def _office(layout: _Layout, rng: np.random.Generator) -> None:
     for _ in range(3):
         layout.freestanding("furniture", float(rng.uniform(1.0, 1.4)), 0.8, 0.75)
     for _ in range(5):
-        layout.beside("clutter", *(float(v) for v in rng.uniform(0.3, 0.5, 3)), ("wall",))
+        length, width, height = (float(v) for v in rng.uniform(0.3, 0.5, 3))
+        layout.beside("clutter", length, width, height, ("wall",))
     layout.clutter(pallets=0, crates=5, cones=1)
 
 

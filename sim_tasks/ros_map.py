@@ -19,7 +19,13 @@ from omnibody.sim_tasks.scene import Box, Grid, Scene
 
 WALL_HEIGHT = 2.0  # of extruded walls [m]
 BORDER = 0.2  # thickness of the wall around the free space where the image ends [m]
-KEYS = {"image": str, "resolution": (int, float), "origin": list, "occupied_thresh": float, "free_thresh": float}
+KEYS: dict[str, tuple[type, ...]] = {
+    "image": (str,),
+    "resolution": (int, float),
+    "origin": (list,),
+    "occupied_thresh": (float,),
+    "free_thresh": (float,),
+}
 
 
 def load_ros_map(path: str | Path) -> Scene:

@@ -110,7 +110,7 @@ class CompassBase(Policy):
         world = self.cfg.world
         widths = {"h": world.hidden, "z": world.latent, "previous_action": ACTION}
         state = {k: torch.zeros(batch_size, w) for k, w in widths.items()} | limit_state(context.embodiment, batch_size)
-        device = self.command_head[0].weight.device
+        device = next(self.parameters()).device
         return {k: v.to(device) for k, v in state.items()}
 
     def features(self, obs: Obs, state: State) -> tuple[Tensor, Tensor, State]:

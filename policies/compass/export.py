@@ -69,6 +69,7 @@ def export_onnx(policy: CompassPolicy, context: Context, path: Path) -> None:
             dynamo=True,
             verbose=False,
         )
+    assert program is not None  # with dynamo=True there is always one
     model = program.model_proto
     facts = {
         "policy": policy_name(policy.cfg),

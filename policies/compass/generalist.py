@@ -67,6 +67,8 @@ class CompassGeneralist(Policy):
     """Frozen base and student head. State: the base's and the body's ``code`` (B, C)."""
 
     obs_keys = CompassBase.obs_keys
+    code_mean: Tensor
+    code_std: Tensor
 
     def __init__(self, cfg: CompassGeneralistCfg, spec: IOSpec) -> None:
         super().__init__()

@@ -133,16 +133,15 @@ class Rssm(nn.Module):
         noise = embed.new_zeros(steps, batch, self.cfg.latent)
         if generator is not None:
             noise.normal_(generator=generator)
-        hs, zs, means, stds = [], [], [], []
+        states: list[tuple[Tensor, ...]] = []
         keep = (~restart).to(embed.dtype).unsqueeze(-1)
         for t in range(steps):
             h = self.history(h * keep[:, t], z * keep[:, t], action[:, t])
             q = self.posterior(h, embed[:, t], action[:, t])
             z = q.mean + q.std * noise[t]
-            hs.append(h), zs.append(z), means.append(q.mean), stds.append(q.std)
-        history = torch.stack(hs, 1)
-        posterior = Normal(torch.stack(means, 1), torch.stack(stds, 1))
-        return Rollout(history, torch.stack(zs, 1), self.prior(history, action), posterior)
+            states.append((h, z, q.mean, q.std))
+        history, sample, mean, std = (torch.stack(values, 1) for values in zip(*states, strict=True))
+        return Rollout(history, sample, self.prior(history, action), Normal(mean, std))
 
 
 def _normal(parameters: Tensor) -> Normal:
@@ -192,7 +191,8 @@ class WorldModel(nn.Module):
         for k in range(actions.shape[1]):
             h = self.rssm.history(h, z, actions[:, k])
             z = self.rssm.prior(h, actions[:, k]).mean
-            hs.append(h), zs.append(z)
+            hs.append(h)
+            zs.append(z)
         history, sample = torch.stack(hs, 1), torch.stack(zs, 1)
         depth, logits = self.decoder(torch.cat([history, sample], dim=-1).flatten(0, 1))
         shape = actions.shape[:2]

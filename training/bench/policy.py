@@ -14,9 +14,10 @@ from omnibody.envs.make import make_env
 from omnibody.envs.mujoco_env import MujocoEnv
 from omnibody.policies.checkpoint import load_policy
 from omnibody.policies.compass.base import CompassBase
+from omnibody.policies.compass.export import CompassPolicy
 from omnibody.policies.compass.generalist import CompassGeneralist
-from omnibody.policies.compass.residual import CompassResidual
 from omnibody.policies.policy import Context, Obs, Policy
+from omnibody.robots.errors import UserError
 from omnibody.training.bench.rows import Row, interleaved, print_rows
 from omnibody.training.config import parse
 
@@ -39,11 +40,12 @@ def policy_rows(cfg: PolicyBenchCfg) -> list[Row]:
     """Calls per second at batch 1 and 16 beside the bare forward passes, and the whole step in milliseconds."""
     torch.set_num_threads(1)
     policy, rows = load_policy(cfg.checkpoint), []
-    base = policy if isinstance(policy, CompassBase) else policy.base
+    if not isinstance(policy, CompassPolicy):
+        raise UserError(f"checkpoint: wanted a COMPASS policy, came a {type(policy).__name__} in {cfg.checkpoint}")
     for size in (1, 16):
         env = make_env(cfg.robot, cfg.task, num_envs=size, threads=1)
         obs = env.reset(seed=0)
-        ours, bare = interleaved([_calls(policy, env, obs), _bare(base, policy, env, obs)], cfg.seconds, cfg.rounds)
+        ours, bare = interleaved([_calls(policy, env, obs), _bare(policy, env, obs)], cfg.seconds, cfg.rounds)
         rows.append(Row(f"policy call, batch {size}", statistics.median(ours), "calls/s", statistics.median(bare)))
         if size == 1:
             rows.append(Row("policy step with rays", _step_time(policy, env), "ms", STEP_BUDGET))
@@ -62,8 +64,9 @@ def _calls(policy: Policy, env: MujocoEnv, obs: Obs) -> Callable[[], int]:
     return work
 
 
-def _bare(base: CompassBase, policy: Policy, env: MujocoEnv, obs: Obs) -> Callable[[], int]:
+def _bare(policy: CompassPolicy, env: MujocoEnv, obs: Obs) -> Callable[[], int]:
     """The same layers on tensors of the same shapes, without limits, dictionaries and scaling."""
+    base = policy if isinstance(policy, CompassBase) else policy.base
     state = base.begin(Context(env.embodiment), env.num_envs)
     world, rssm, previous = base.world, base.world.rssm, state["previous_action"]
     head, width = _head(policy)
@@ -81,13 +84,13 @@ def _bare(base: CompassBase, policy: Policy, env: MujocoEnv, obs: Obs) -> Callab
     return work
 
 
-def _head(policy: Policy) -> tuple[nn.Module, int]:
+def _head(policy: CompassPolicy) -> tuple[nn.Module, int]:
     """What stands on the base, and the width of its input."""
-    if isinstance(policy, CompassGeneralist):
-        return policy.student, policy.student[0].in_features
-    if isinstance(policy, CompassResidual):
-        return policy.actor, policy.actor.hidden[0].in_features
-    return nn.Identity(), 1
+    if isinstance(policy, CompassBase):
+        return nn.Identity(), 1
+    head = policy.student if isinstance(policy, CompassGeneralist) else policy.actor
+    first = next(layer for layer in head.modules() if isinstance(layer, nn.Linear))
+    return head, first.in_features
 
 
 def _step_time(policy: Policy, env: MujocoEnv, steps: int = 100) -> float:
