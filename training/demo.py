@@ -18,6 +18,7 @@ from typing import Any
 from omnibody.envs.randomization import RandomizationCfg
 from omnibody.policies.compass.base import CompassBaseCfg
 from omnibody.policies.compass.residual import ResidualActorCfg
+from omnibody.policies.files import write_text
 from omnibody.robots.table import load_robot
 from omnibody.sim_tasks.goal_nav import GoalNavCfg
 from omnibody.training.collect import CollectCfg, record
@@ -26,6 +27,7 @@ from omnibody.training.distill.distill import DistillCfg, distill
 from omnibody.training.evaluate import REPORT_JSON, EvalCfg, evaluate_and_report
 from omnibody.training.export import ExportCfg, export
 from omnibody.training.fit import LOG, POLICY, FitCfg
+from omnibody.training.prediction import PredictionCfg, measure_prediction
 from omnibody.training.rl.train import PpoCfg, RlCfg, train_residual
 from omnibody.training.statistics import wilson
 from omnibody.training.train import TrainCfg, WindowsCfg, train
@@ -85,6 +87,11 @@ def run(cfg: DemoCfg) -> Path:
         record(_demonstrations(cfg, data))
     with _stage("imitation", "world model and base policy"):
         train(TrainCfg(data=[str(data)], out=str(base), policy=cfg.base, windows=WINDOWS, fit=cfg.imitation))
+    with _stage("world model", "predictions on held-out episodes"):
+        foreseen = measure_prediction(_prediction(cfg, data, base))
+        write_text(out / "prediction.json", json.dumps(foreseen, indent=1))
+        ahead = [f"{foreseen['depth_l1_m'][step]:.2f} m of depth error {step + 1} steps ahead" for step in (0, 9)]
+        print(", ".join(ahead), f"(repeating the last frame: {foreseen['depth_l1_m_repeat'][9]:.2f} m)")
     for robot in cfg.robots:
         with _stage(f"specialist {robot}", f"residual PPO, {cfg.rl_steps} steps in {cfg.train_tier}"):
             train_residual(_rl(cfg, robot, task, out))
@@ -108,6 +115,11 @@ def _demonstrations(cfg: DemoCfg, data: Path) -> CollectCfg:
         seed=cfg.seed,
         out=str(data),
     )
+
+
+def _prediction(cfg: DemoCfg, data: Path, base: Path) -> PredictionCfg:
+    fit = cfg.imitation
+    return PredictionCfg(checkpoint=str(base / POLICY), data=str(data), held_out=fit.held_out, seed=fit.seed)
 
 
 def _rl(cfg: DemoCfg, robot: str, task: GoalNavCfg, out: Path) -> RlCfg:
