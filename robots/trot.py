@@ -44,7 +44,7 @@ SWING_TIME = PERIOD * (1.0 - DUTY)
 STANCE_TIME = PERIOD * DUTY
 SWING_HEIGHT = 0.07  # [m]
 SINK = 0.01  # a swing aims this far below the ground, so that it lands for certain [m]
-LEASH = 0.015  # the reference position stays this close to the trunk [m]
+LEASH, IDLE_LEASH = 0.015, 0.05  # the reference position stays this close to the trunk, walking and standing [m]
 YAW_LEASH = 0.15  # [rad]
 SLIP = 0.05  # a standing foot that moved this far gets a new anchor [m]
 KV = 6.0  # trunk velocity [1/s]
@@ -108,7 +108,7 @@ def trot(
         stance_forces(n, pose, turn, ground, num_standing, robot, state, work)
         for leg in range(4):
             if state.standing[n, leg]:
-                point, speed = stance_target(n, leg, ground, robot, state)
+                point, speed = stance_target(n, leg, robot, state)
             else:
                 point, speed = swing_target(n, leg, pose, ground, robot, state)
             joint_targets(leg, point, speed, pose, robot, work, targets[n])
@@ -206,7 +206,9 @@ def advance_reference(n: int, pose: Pose, robot: TrotConstants, state: TrotState
     vx, vy = wanted_velocity(n, pose, state)
     x = state.reference[n, 0] + robot.dt * vx - pose.position[0]
     y = state.reference[n, 1] + robot.dt * vy - pose.position[1]
-    shrink = min(1.0, LEASH / max(math.hypot(x, y), 1e-9))
+    # A leash shorter than the sag of the standing body would let it creep for ever.
+    leash = IDLE_LEASH if state.idle[n] else LEASH
+    shrink = min(1.0, leash / max(math.hypot(x, y), 1e-9))
     turn = state.reference[n, 2] + robot.dt * state.twist[n, 2] - pose.yaw
     turn = clip(turn - 2 * math.pi * math.floor((turn + math.pi) / (2 * math.pi)), YAW_LEASH)
     state.reference[n, 0] = pose.position[0] + shrink * x
@@ -227,17 +229,16 @@ def feel_ground(n: int, robot: TrotConstants, state: TrotState, work: Scratch) -
 
 
 @njit(**JIT)
-def stance_target(n: int, leg: int, ground: float, robot: TrotConstants, state: TrotState) -> tuple[Vector, Vector]:
+def stance_target(n: int, leg: int, robot: TrotConstants, state: TrotState) -> tuple[Vector, Vector]:
     """Where a standing foot belongs in the body frame one step ahead, and its velocity there [m, m/s].
 
-    Seen from the level reference pose, so that the foot pushes the trunk towards it.
+    Seen from the reference pose, level at its height over flat ground, so that the foot pushes the trunk towards it.
     """
     c, s = math.cos(state.reference[n, 2]), math.sin(state.reference[n, 2])
     vx, vy, wz = state.twist[n, 0], state.twist[n, 1], state.twist[n, 2]
     dx, dy = state.anchor[n, leg, 0] - state.reference[n, 0], state.anchor[n, leg, 1] - state.reference[n, 1]
     x, y = c * dx + s * dy - robot.dt * vx, -s * dx + c * dy - robot.dt * vy
-    z = state.anchor[n, leg, 2] - ground - robot.height
-    return (x, y, z), (wz * y - vx, -wz * x - vy, 0.0)
+    return (x, y, robot.legs.foot_radius - robot.height), (wz * y - vx, -wz * x - vy, 0.0)
 
 
 @njit(**JIT)
@@ -290,10 +291,12 @@ def wanted_wrench(
 ) -> tuple[Vector, Vector]:
     """Force [N] and torque [Nm] about the centre of mass, world, that carry, level, move and turn the trunk."""
     vx, vy = wanted_velocity(n, pose, state)
+    pull_x, pull_y = KV * (vx - pose.velocity[0]), KV * (vy - pose.velocity[1])
+    inside = min(1.0, robot.pull / max(math.hypot(pull_x, pull_y), 1e-9))
     rise = KZ * (ground + robot.height - pose.position[2]) - DZ * pose.velocity[2]
     force = (
-        robot.mass * KV * (vx - pose.velocity[0]),
-        robot.mass * KV * (vy - pose.velocity[1]),
+        robot.mass * inside * pull_x,
+        robot.mass * inside * pull_y,
         robot.mass * (GRAVITY + rise),
     )
     # The turn that takes the trunk's z axis to the vertical is z_body x z_world = (row1[2], -row0[2], 0).

@@ -14,7 +14,8 @@ class TrotConstants(NamedTuple):
 
     ``nominal`` (4, 2) feet at rest and ``com`` (3,) in the body frame [m], ``inertia`` (3,) about it; ``low``, ``high``
     and ``acceleration`` (3,) bound the command and its rate. ``capture`` [s] turns a velocity error into a longer step,
-    ``reach`` [m] limits a step, ``friction`` is the horizontal share of a foot's load asked for at most.
+    ``reach`` [m] limits a step, ``friction`` is the horizontal share of a foot's load asked for at most,
+    ``pull`` [m/s^2] the horizontal acceleration of the trunk asked for at most.
     """
 
     dt: float
@@ -25,6 +26,7 @@ class TrotConstants(NamedTuple):
     capture: float
     reach: float
     friction: float
+    pull: float
     low: np.ndarray
     high: np.ndarray
     acceleration: np.ndarray

@@ -167,10 +167,14 @@ def _walk_rows(plant: Plant, model: mujoco.MjModel, course: Course, rows: np.nda
 
 def speed_error(twist: np.ndarray, command: np.ndarray, window: int) -> np.ndarray:
     """Mean absolute error (3,) of twist (K, N, 3), averaged over the last ``window`` steps, against the command."""
-    total = np.cumsum(np.concatenate([np.zeros((1, *twist.shape[1:])), twist]), axis=0)
-    mean = (total[window:] - total[:-window]) / window
-    error: np.ndarray = np.nanmean(np.abs(mean - command[window - 1 :]), axis=(0, 1))
+    error: np.ndarray = np.nanmean(np.abs(moving_average(twist, window) - command[window - 1 :]), axis=(0, 1))
     return error
+
+
+def moving_average(signal: np.ndarray, window: int) -> np.ndarray:
+    """Mean of the last ``window`` rows, (K, ...) -> (K - window + 1, ...)."""
+    total = np.cumsum(np.concatenate([np.zeros((1, *signal.shape[1:])), signal]), axis=0)
+    return (total[window:] - total[:-window]) / window
 
 
 def table(results: list[dict[str, Any]]) -> str:
