@@ -3,7 +3,7 @@
 Model: the wheel's ``spot.xml`` (Clearpath Robotics, BSD-3-Clause).
 Joints: torque limits as in Isaac Lab's ``spot.py`` (hip 45 Nm; knee up to 115 Nm, there less at some angles);
 kp = 1.4 m g h, see ``QuadrupedConstants``.
-Camera: between the front legs' shoulders, turned 0.1 rad down, 0.55 m above the ground.
+Camera: between the front legs' shoulders, turned 0.25 rad down, 0.55 m above the ground.
 Footprint: 1 % to 99 % extent of the collision geoms, legs included, over 30 s of random walking, symmetric about the
 base. Lags: ``omnibody.robots.identify`` on tier T2.
 """
@@ -18,7 +18,7 @@ EMBODIMENT = Embodiment(
     name="spot",
     footprint=Footprint(length=1.30, width=0.62, height=0.63),
     limits=Limits(velocity_low=(-0.5, -0.3, -0.8), velocity_high=(1.0, 0.3, 0.8), acceleration=(2.0, 2.0, 4.0)),
-    camera=CameraMount(position=(0.42, 0.0, 0.05), pitch=0.1),
+    camera=CameraMount(position=(0.42, 0.0, 0.05), pitch=0.25),
     base_height=CONSTANTS.height,
     mass=50.34,
     lag=(0.33, 0.29, 0.04),
