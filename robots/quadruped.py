@@ -13,7 +13,8 @@ from omnibody.robots import assets
 from omnibody.robots.leg import LegGeometry, inverse_kinematics
 from omnibody.robots.plant import GROUP_ROBOT, GROUP_ROBOT_VISUAL, BaseState, free_base_state
 from omnibody.robots.spec import Embodiment, Limits, Vector3
-from omnibody.robots.trot import GRAVITY, JOINTS, LEGS, Trot, TrotConstants
+from omnibody.robots.trot import GRAVITY, JOINTS, LEGS, Trot
+from omnibody.robots.trot_state import TrotConstants
 
 STAND_CLEARANCE = 0.002  # feet start this far above the ground [m]
 
