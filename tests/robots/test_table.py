@@ -33,7 +33,7 @@ def message(name: str) -> str:
 
 def test_names_give_bodies_of_that_name() -> None:
     assert load_robot("carrier") is CARRIER
-    assert set(ROBOTS) == {"carrier", "omni", "ackermann", "go2", "go1", "spot", "g1"}
+    assert set(ROBOTS) == {"carrier", "omni", "ackermann", "go2", "aliengo", "go1", "spot", "g1"}
 
 
 @pytest.mark.parametrize("typed, meant", [("carier", "carrier"), ("Omni", "omni"), ("akkerman", "ackermann")])
