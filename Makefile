@@ -44,7 +44,7 @@ lerobot: $(LEROBOT)/.omnibody-installed
 
 $(LEROBOT)/.omnibody-installed: .ci/find-python.sh
 	test -x $(LEROBOT)/bin/python || "$$(.ci/find-python.sh)" -m venv $(LEROBOT)
-	$(LEROBOT)/bin/python -m pip install --quiet --disable-pip-version-check lerobot==0.4.4
+	$(LEROBOT)/bin/python -m pip install --quiet --disable-pip-version-check lerobot==0.4.4 torch==2.9.1 torchvision==0.24.1
 	touch $@
 
 bench: $(STAMP)
