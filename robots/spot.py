@@ -6,6 +6,8 @@ kp = 1.4 m g h, see ``QuadrupedConstants``.
 Camera: between the front legs' shoulders, turned 0.25 rad down, 0.55 m above the ground.
 Footprint: 1 % to 99 % extent of the collision geoms, legs included, over 30 s of random walking, symmetric about the
 base. Lags: ``omnibody.robots.identify`` on tier T2.
+Range: flat floors. On friction 0.8, 0 of 100 runs of 60 s fall under 0.5 m/s pushes every 4 s; on friction 0.3
+(grip=0.375) 2 of 60 undisturbed and 9 of 60 under those pushes: ``omnibody.training.walking.measure``, seed 0.
 """
 
 from __future__ import annotations
