@@ -22,8 +22,8 @@ from omnibody.robots.plant import GROUP_SCENE
 from omnibody.training.bench.rows import Row, interleaved, print_rows
 from omnibody.training.config import parse
 
-# The command all contestants follow [m/s, m/s, rad/s]: on the spot, so that nobody's figure hangs on how often it has to
-# begin an episode (the raw loop never does).
+# The command all contestants follow [m/s, m/s, rad/s]: on the spot, so that no figure hangs on how often an episode has
+# to begin (the raw loop never begins one).
 COMMAND = (0.0, 0.0, 0.6)
 
 
