@@ -2,8 +2,8 @@
 
 It rolls constant twist commands out through the body's own response (latency, lag, acceleration, turning radius),
 prices each by the cost-to-go it ends at, its clearance, its heading and its smoothness, and refines the best one.
-Within ``ARRIVED`` of the goal it stops, and a body that can do so turns to the goal's heading in place. A car follows
-a cost-to-go over position and heading, which knows its three-point turns.
+Within ``ARRIVED`` of the goal it stops, and a body that can do so turns to the goal's heading in place. Where the
+heading matters (``pose_planner``), the cost-to-go is over position and heading: it knows a car's three-point turns.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import numpy as np
 from numba import njit
 
 from omnibody.robots.spec import Embodiment
-from omnibody.sim_tasks.car_planner import at_heading
 from omnibody.sim_tasks.planner import bilinear, footprint_discs
+from omnibody.sim_tasks.pose_planner import at_heading, heading_matters
 from omnibody.sim_tasks.scene import RESOLUTION, Grid
 
 STEP, NUM_STEPS = 0.15, 8  # of a roll-out [s]
 REFINEMENTS = 2  # halvings of the command grid around the best command
 ARRIVED = 0.3  # distance to the goal at which to stop driving [m]
 SETTLED = 0.04  # heading error at which to stop turning [rad]
-STANDING = 0.1  # commands below this are no motion [m/s, rad/s]
+PROGRESS = 0.05  # a command that gains less than this over standing still gets nowhere [m]
 COMFORT = 0.3  # clearance below which a roll-out is dearer [m]
 BRAKING = 0.5  # part of the acceleration limit used to slow down before the goal
 HEADING_COST, FINAL_HEADING_COST, REVERSE_COST = 1.0, 0.3, 0.8
 COMFORT_COST, CHANGE_COST, CRASH_COST = 3.0, 0.03, 100.0
-DELAY_COST, REVERSAL_COST = 0.01, 0.1  # of a car: per step of a roll-out, and for a change of direction
+DELAY_COST, REVERSAL_COST = 0.01, 0.1  # of a posed body: per step of a roll-out, and for a change of direction
 SLOPE_REACH = 0.25  # half the stencil of the cost-to-go's slope [m]
 
 
@@ -44,6 +44,7 @@ class _Body(NamedTuple):
     turning_radius: float
     turn_centre: float
     holonomic: bool
+    posed: bool  # its cost-to-go is over position and heading
     discs: np.ndarray
     disc_radius: float
 
@@ -74,6 +75,7 @@ class Follower:
             turning_radius=limits.min_turning_radius,
             turn_centre=limits.turn_centre,
             holonomic=limits.holonomic,
+            posed=heading_matters(embodiment.footprint, limits),
             discs=discs / RESOLUTION,
             disc_radius=radius,
         )
@@ -89,7 +91,7 @@ class Follower:
     ) -> np.ndarray:
         """Twist commands (N, 3) for poses and goals (N, 3) [m, m, rad] in the world and heading-frame twists (N, 3).
 
-        ``cost`` (N, 1, rows, columns), for a car (N, 16, rows, columns) as of ``car_cost``, is the cost-to-go [m] and
+        ``cost`` (N, 1, rows, columns), where the heading matters (N, 16, rows, columns), is the cost-to-go [m] and
         ``distance`` (N, rows, columns) the distance to obstacles [m].
         """
         place = (*grid.origin, grid.resolution)
@@ -136,12 +138,12 @@ def _price(
         least = min(least, _clearance(x, y, yaw, distance, discs) - body.disc_radius)
         if least < 0.0:  # the sooner it touches and the deeper, the worse
             return CRASH_COST * (1.0 - least) - step
-        if body.turning_radius > 0.0:
+        if body.posed:
             nearest = min(nearest, at_heading(field.cost, x, y, yaw) + DELAY_COST * step)
     price = comfort_cost * max(0.0, 1.0 - least / COMFORT) ** 2
     for i in range(3):
         price += CHANGE_COST * (command[i] - state[3 + i]) ** 2
-    if body.turning_radius > 0.0:  # the best point on its way counts: there it can change direction
+    if body.posed:  # the best point on its way counts: there it can change direction
         return price + nearest + (REVERSAL_COST if command[0] * state[3] < 0.0 else 0.0)
     left, reach = bilinear(field.cost[0], x, y), SLOPE_REACH / field.resolution
     dx = bilinear(field.cost[0], x - reach, y) - bilinear(field.cost[0], x + reach, y)
@@ -199,7 +201,7 @@ def _best(
 ) -> np.ndarray:
     """The cheapest of the ``trials`` (C, 3) from ``state`` (6,), refined, (3,)."""
     left = bilinear(field.cost[0], state[0], state[1])
-    if body.turning_radius > 0.0:
+    if body.posed:
         left = at_heading(field.cost, state[0], state[1], state[2])
     fastest = math.sqrt(2.0 * BRAKING * body.acceleration[0] * max(left - 0.2, 0.0)) + 0.1
     best, winner, trial = np.inf, np.zeros(3), np.zeros(3)
@@ -236,7 +238,7 @@ def _commands(
     body: _Body,
 ) -> np.ndarray:
     out = np.zeros((len(pose), 3))
-    state = np.zeros(6)
+    state, still = np.zeros(6), np.zeros(3)
     for n in range(len(pose)):
         if math.hypot(goal[n, 0] - pose[n, 0], goal[n, 1] - pose[n, 1]) < ARRIVED:
             _arrive(pose[n], goal[n], body, out[n])
@@ -247,6 +249,7 @@ def _commands(
         state[2], state[3:] = start[2], twist[n]
         field = _Field(cost[n], distance[n], place[2])
         out[n] = _best(state, goal[n, 2], field, trials, spacing, body, COMFORT_COST)
-        if max(abs(out[n, 0]), abs(out[n, 1]), abs(out[n, 2])) < STANDING:  # comfort alone holds it back
+        gain = _price(state, goal[n, 2], still, field, body, 0.0) - _price(state, goal[n, 2], out[n], field, body, 0.0)
+        if gain < PROGRESS:  # comfort alone holds it back
             out[n] = _best(state, goal[n, 2], field, trials, spacing, body, 0.0)
     return out

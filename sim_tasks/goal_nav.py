@@ -18,10 +18,10 @@ from torch import Tensor
 from omnibody.robots.errors import UserError, unknown
 from omnibody.robots.plant import into_heading
 from omnibody.robots.spec import Embodiment, Field
-from omnibody.sim_tasks.car_planner import HEADINGS, car_cost
 from omnibody.sim_tasks.expert import Follower
 from omnibody.sim_tasks.families import ALL, FAMILIES, SPLITS, split_scene
 from omnibody.sim_tasks.planner import Roadmap, bilinear, roadmap, routes, sample, straight_routes
+from omnibody.sim_tasks.pose_planner import HEADINGS, heading_matters, pose_cost
 from omnibody.sim_tasks.ros_map import load_ros_map
 from omnibody.sim_tasks.scene import Grid, Scene
 from omnibody.sim_tasks.task import Obs, Start, World
@@ -115,8 +115,9 @@ class GoalNav:
         self._follower = Follower(embodiment)
         self._expert_cost = self._cost[:, None]
         self._goal_cells = np.zeros((num_envs, 2), np.int64)  # scene and flat cell
-        self._stale = np.zeros(num_envs, bool)  # a car's cost for the expert is made when first asked for
-        if not self.turns_in_place:
+        self._posed = heading_matters(embodiment.footprint, embodiment.limits)
+        self._stale = np.zeros(num_envs, bool)  # the expert's cost over headings is made when first asked for
+        if self._posed:
             self._expert_cost = np.zeros((num_envs, len(HEADINGS), *self.grid.shape), np.float32)
         self._outline = _rectangle_outline(embodiment.footprint.length, embodiment.footprint.width)
         self.obs_fields = _obs_fields(cfg, embodiment)
@@ -164,7 +165,7 @@ class GoalNav:
         self._cost[row], self._move[row] = ways.fields(int(cells[1]))
         self._nearest[row], self._distance[row] = ways.nearest, ways.scene.distance
         self._judged = None
-        self._goal_cells[row], self._stale[row] = (scene, cells[1]), not self.turns_in_place
+        self._goal_cells[row], self._stale[row] = (scene, cells[1]), self._posed
         self._last_position[row], self._last_action[row] = start[:2], 0.0
         self._last_cost[row] = self._cost_at(self._last_position)[row]
         return Start(scene, start)
@@ -263,7 +264,7 @@ class GoalNav:
         for row in np.flatnonzero(self._stale):
             scene, cell = self._goal_cells[row]
             limits = self.embodiment.limits
-            self._expert_cost[row] = car_cost(self.roadmap(int(scene)), limits, int(cell), self._cost[row])
+            self._expert_cost[row] = pose_cost(self.roadmap(int(scene)), limits, int(cell), self._cost[row])
         self._stale[:] = False
         return _tensor(self._follower.command(pose, twist, self.goal, self._expert_cost, self._distance, self.grid))
 
