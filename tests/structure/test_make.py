@@ -23,7 +23,9 @@ def clone(tmp_path):
 
 def plan(folder: Path, target: str) -> list[str]:
     """Commands that ``make <target>`` would run."""
-    done = subprocess.run(["make", "-n", target], cwd=folder, check=True, capture_output=True, text=True)
+    # Under `make test` the inner make would first name the folder, which has "pytest" in it.
+    words = ["make", "-n", "--no-print-directory", target]
+    done = subprocess.run(words, cwd=folder, check=True, capture_output=True, text=True)
     return done.stdout.splitlines()
 
 
