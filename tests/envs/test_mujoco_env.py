@@ -120,3 +120,17 @@ def test_the_twist_is_the_mean_over_half_a_second(make):
     moved = poses[-1] - poses[-6]
     assert float(step.world.twist[0, :2].norm()) == pytest.approx(float(moved[:2].norm()) / 0.5, rel=1e-4)
     assert float(step.world.twist[0, 2]) == pytest.approx(float(moved[2]) / 0.5, rel=1e-4)
+
+
+@pytest.mark.parametrize(("robot", "tier"), [("carrier", "T1"), ("go2", "T2"), ("g1", "T2")])
+def test_controllers_run_at_50_hz_inside_a_10_hz_step(make, robot, tier):
+    """The original ran its 50 Hz walking networks at every physics step, 200 Hz."""
+    env = make(robot, 1, tier)
+    env.reset(0)
+    shard, calls = env._shards[0], []
+    command = shard.controller.command
+    shard.controller.command = lambda *state: calls.append(1) or command(*state)
+    before = env.data(0).time
+    env.step(torch.zeros(1, 3))
+    assert len(calls) == 5
+    assert env.data(0).time - before == pytest.approx(0.1)

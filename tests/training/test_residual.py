@@ -195,3 +195,21 @@ def test_the_value_of_an_endless_task_is_that_of_bootstrapped_time_limits(tmp_pa
     np.testing.assert_allclose(model.rollout_buffer.returns, 1.0 / (1.0 - 0.8), atol=1e-4)
     assert (model.rollout_buffer.returns > 5 * 0.9).all()  # an episode of 5 steps alone is worth 3.4 at most
     env.close()
+
+
+def test_values_are_not_clipped_and_rewards_are_normalised():
+    """Defect 1 of the original: rewards of 200 under a value clip of 0.2 froze the critic."""
+    env = residual_env(tiny_base())
+    cfg = RlCfg(robot="carrier", actor=ResidualActorCfg(hidden=[8]))
+    cfg.ppo.rollout, cfg.ppo.batch_size = 16, 64
+    model = build_ppo(cfg, CompassResidual.on(tiny_base(), cfg.actor), env)
+    assert model.clip_range_vf is None and isinstance(model.env, VecNormalize) and model.env.norm_reward
+    plain = residual_env(tiny_base())
+    plain.step_async(np.zeros((NUM, 2), np.float32))
+    _, raw, _, _ = plain.step_wait()
+    model.env.reset()
+    _, scaled, _, _ = model.env.step(np.zeros((NUM, 2), np.float32))
+    assert not np.allclose(raw, scaled)  # the wrapper does something
+    cfg.ppo.normalise_reward = False  # the original's choice
+    assert not isinstance(build_ppo(cfg, CompassResidual.on(tiny_base(), cfg.actor), env).env, VecNormalize)
+    env.close()
