@@ -35,6 +35,23 @@ def residual_env(base: CompassBase, robot: str = "carrier", from_scratch: bool =
     return ResidualEnv(world, base, scale=1.0, seed=5, from_scratch=from_scratch)
 
 
+def small_run(tmp_path, steps: int) -> RlCfg:
+    """A specialist's training of a few rollouts on a tiny base, which is written to disk."""
+    save_pretrained(tiny_base(), tmp_path / "base", {})
+    cfg = RlCfg(
+        base=str(tmp_path / "base"),
+        robot="carrier",
+        task=GoalNavCfg(**TASK),
+        tier="T0",
+        num_envs=NUM,
+        steps=steps,
+        actor=ResidualActorCfg(hidden=[16]),
+        out=str(tmp_path / "run"),
+    )
+    cfg.ppo.rollout, cfg.ppo.batch_size = 32, 64
+    return cfg
+
+
 def drive(policy, robot: str, steps: int) -> np.ndarray:
     """Poses of the worlds under a policy, (steps, NUM, 3)."""
     env = make_env(robot, GoalNavCfg(**TASK), NUM, "T0", threads=1)
@@ -66,18 +83,7 @@ def test_a_zero_residual_drives_as_the_base_alone():
 
 
 def test_ppos_first_mean_action_is_no_residual_and_training_leaves_the_base_alone(tmp_path):
-    save_pretrained(tiny_base(), tmp_path / "base", {})
-    cfg = RlCfg(
-        base=str(tmp_path / "base"),
-        robot="carrier",
-        task=GoalNavCfg(**TASK),
-        tier="T0",
-        num_envs=NUM,
-        steps=256,
-        actor=ResidualActorCfg(hidden=[16]),
-        out=str(tmp_path / "run"),
-    )
-    cfg.ppo.rollout, cfg.ppo.batch_size = 32, 64
+    cfg = small_run(tmp_path, 256)
     before = load_policy(cfg.base).state_dict()
     policy = CompassResidual.on(load_policy(cfg.base), cfg.actor)
     env = residual_env(policy.base)
@@ -95,18 +101,7 @@ def test_ppos_first_mean_action_is_no_residual_and_training_leaves_the_base_alon
 
 
 def test_a_stopped_run_goes_on_with_its_weights_moments_and_steps(tmp_path):
-    save_pretrained(tiny_base(), tmp_path / "base", {})
-    cfg = RlCfg(
-        base=str(tmp_path / "base"),
-        robot="carrier",
-        task=GoalNavCfg(**TASK),
-        tier="T0",
-        num_envs=NUM,
-        steps=128,
-        actor=ResidualActorCfg(hidden=[16]),
-        out=str(tmp_path / "run"),
-    )
-    cfg.ppo.rollout, cfg.ppo.batch_size = 32, 64
+    cfg = small_run(tmp_path, 128)
     first = {k: v.clone() for k, v in train_residual(cfg).actor.state_dict().items()}
     again = train_residual(cfg).actor.state_dict()  # nothing left to do
     assert all(torch.equal(first[k], again[k]) for k in first)

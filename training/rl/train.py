@@ -71,9 +71,9 @@ class RlCfg:
 class _Log(BaseCallback):
     """One JSON line per rollout, a progress bar, and a resumable state every ``every`` rollouts."""
 
-    def __init__(self, run: Path, policy: CompassResidual, cfg: RlCfg, every: int = 10) -> None:
+    def __init__(self, run: Path, cfg: RlCfg, every: int = 10) -> None:
         super().__init__()
-        self.run, self.residual, self.cfg, self.every = run, policy, cfg, every
+        self.run, self.cfg, self.every = run, cfg, every
         self.rollouts, self.began = 0, time.monotonic()
         self._ended: list[dict[str, Any]] = []
 
@@ -190,7 +190,7 @@ def train_residual(cfg: RlCfg) -> CompassResidual:
         env.start_at(model.num_timesteps)
     if model.num_timesteps < cfg.steps:
         left = cfg.steps - model.num_timesteps
-        model.learn(left, callback=_Log(run, policy, cfg), reset_num_timesteps=False)
+        model.learn(left, callback=_Log(run, cfg), reset_num_timesteps=False)
         save_state(model, run)
     model.policy.write_std()
     meta = {"stage": "residual", "config": asdict(cfg), "steps": model.num_timesteps}
