@@ -1,10 +1,11 @@
-"""A ray-cast depth and semantics camera: one `mj_multiRay` call gives both."""
+"""A ray-cast depth and semantics camera: one `mj_multiRay` call a world gives both."""
 
 from __future__ import annotations
 
 import mujoco
 import numpy as np
 
+from omnibody.envs import native
 from omnibody.robots.plant import GROUP_OBJECT, GROUP_SCENE
 from omnibody.robots.spec import CameraMount
 from omnibody.sim_tasks.task import SEMANTIC_CLASSES
@@ -26,8 +27,8 @@ def ray_directions(mount: CameraMount, pitch_offset: float = 0.0) -> np.ndarray:
 
 
 def semantic_class_of_geoms(model: mujoco.MjModel) -> np.ndarray:
-    """Semantic class id per geom, uint8 (ngeom + 1,); the last entry, index -1, is a ray without a hit."""
-    classes = np.zeros(model.ngeom + 1, np.uint8)
+    """Semantic class id per geom, uint8 (ngeom,)."""
+    classes = np.zeros(model.ngeom, np.uint8)
     for geom in range(model.ngeom):
         label = model.geom(geom).name.split("/")[0]
         if label in SEMANTIC_CLASSES:
@@ -36,53 +37,35 @@ def semantic_class_of_geoms(model: mujoco.MjModel) -> np.ndarray:
 
 
 class DepthCamera:
-    """Casts the rays of a mounted camera into one world at a time; safe to share between threads."""
+    """Casts the rays of a mounted camera into a batch of worlds; safe to share between threads."""
 
     def __init__(self, mount: CameraMount) -> None:
         self.mount = mount
         # Depth is measured along the optical axis, as depth cameras and ROS do, not along the ray.
-        self._axis = np.array([np.cos(mount.pitch), 0.0, -np.sin(mount.pitch)])
-        self._rays = ray_directions(mount)
-        self._cosine = self._rays @ self._axis
+        axis = np.array([np.cos(mount.pitch), 0.0, -np.sin(mount.pitch)])
+        self._cosine = ray_directions(mount) @ axis
         # A ray at the image corner may be longer than max_range and still hit within that depth.
         self._cutoff = mount.max_range / self._cosine.min()
 
-    def cast(
-        self,
-        model: mujoco.MjModel,
-        data: mujoco.MjData,
-        classes: np.ndarray,
-        position: np.ndarray,
-        rotation: np.ndarray,
-        pitch_offset: float = 0.0,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Depth (H, W) float32 [m] and semantic class ids (H, W) uint8, seen from a base pose in the world.
+    def rays(self, pitch_offset: float = 0.0) -> np.ndarray:
+        """Unit vectors (H * W, 3) in the base frame; ``pitch_offset`` [rad] turns the camera further down than its
+        mount says (a calibration error, for domain randomisation)."""
+        return ray_directions(self.mount, pitch_offset)
 
-        The pose is ``position`` (3,) [m] and ``rotation`` (3, 3), base to world. Rays without a hit within
-        ``max_range`` give ``max_range`` and class 0. ``pitch_offset`` [rad] turns the camera further down than its
-        mount says (a calibration error, for domain randomisation).
+    def cast(
+        self, worlds: np.ndarray, classes: np.ndarray, origins: np.ndarray, rays: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Depth (n, H, W) float32 [m] and semantic class ids (n, H, W) uint8.
+
+        ``worlds`` (n, 6) as in `omnibody.envs.native`, ``classes`` (n, G) of their geoms, ``origins`` (n, 3) [m] and
+        ``rays`` (n, H * W, 3) in the world. Rays without a hit within ``max_range`` give ``max_range`` and class 0.
         """
         mount = self.mount
-        rays = ray_directions(mount, pitch_offset) if pitch_offset else self._rays
-        num = len(rays)
-        hit, distance = np.empty(num, np.int32), np.empty(num)
-        mujoco.mj_multiRay(
-            model,
-            data,
-            position + rotation @ mount.position,
-            (rays @ rotation.T).ravel(),
-            _SEEN_GROUPS,
-            True,
-            -1,
-            hit,
-            distance,
-            None,
-            num,
-            self._cutoff,
-        )
-        distance *= self._cosine
-        missed = (hit < 0) | (distance > mount.max_range)
-        distance[missed] = mount.max_range
-        hit[missed] = -1
-        shape = (mount.height, mount.width)
-        return distance.astype(np.float32).reshape(shape), classes[hit].reshape(shape)
+        geoms, distances = np.empty(rays.shape[:2], np.int32), np.empty(rays.shape[:2])
+        native.cast(worlds, origins, np.ascontiguousarray(rays), _SEEN_GROUPS, self._cutoff, geoms, distances)
+        distances *= self._cosine
+        missed = (geoms < 0) | (distances > mount.max_range)
+        distances[missed] = mount.max_range
+        seen = np.where(missed, 0, np.take_along_axis(classes, np.where(missed, 0, geoms), 1)).astype(np.uint8)
+        shape = (len(worlds), mount.height, mount.width)
+        return distances.astype(np.float32).reshape(shape), seen.reshape(shape)

@@ -102,7 +102,7 @@ class MujocoEnv:
     def look(self) -> Obs:
         """Cast the cameras again and observe, without stepping."""
         for shard in self._shards:
-            shard.look(range(len(shard.rows)))
+            shard.look(np.arange(len(shard.rows)))
         return self._observe()
 
     def expert(self) -> Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
+from omnibody.envs import native
 from omnibody.envs.camera import DepthCamera, semantic_class_of_geoms
 from omnibody.envs.randomization import EpisodeDraw
 from omnibody.robots.plant import BaseState, KinematicController, Plant, rotation_matrix
@@ -51,13 +52,10 @@ class SceneBank:
 
 @dataclass
 class WorldRow:
-    """One world of a shard, with cached views into its data (they live as long as the data)."""
+    """One world of a shard."""
 
     model: mujoco.MjModel
     data: mujoco.MjData
-    classes: np.ndarray
-    draw: EpisodeDraw
-    contact: np.ndarray
 
 
 class Shard:
@@ -68,7 +66,7 @@ class Shard:
         self.camera = camera
         self.controller = plant.controller(model, num)
         self.substeps = round(plant.control_dt / plant.timestep)
-        self.rows: dict[int, WorldRow] = {}
+        self.rows: list[WorldRow | None] = [None] * num  # keeps alive what the addresses point to
         self.qpos, self.qvel = np.zeros((num, model.nq)), np.zeros((num, model.nv))
         self.hit = np.zeros(num, bool)
         self.latency = np.zeros(num, np.int64)
@@ -77,34 +75,38 @@ class Shard:
         self.semantics = np.zeros((num, mount.height, mount.width), np.uint8)
         self.base: BaseState
         self._contact_address = model.sensor(CONTACT_SENSOR).adr[0]
+        self._addresses = np.zeros((num, native.NUM_ADDRESSES), np.int64)
+        self._touched = np.zeros(num)  # the contact sensors
+        self._classes = np.zeros((num, model.ngeom), np.uint8)  # of geoms; as wide as the largest scene so far
+        self._rays = np.tile(camera.rays(), (num, 1, 1))
+        self._offset = np.zeros((num, 3))
 
     def load(self, row: int, model: mujoco.MjModel, qpos: np.ndarray, draw: EpisodeDraw) -> None:
         """Put a robot at rest into ``model`` as the new world of ``row``; call ``look`` when all rows are loaded."""
         data = mujoco.MjData(model)
         data.qpos[:] = qpos
         mujoco.mj_forward(model, data)
-        adr = self._contact_address
+        sensor = data.sensordata[self._contact_address :]
+        self.rows[row] = WorldRow(model, data)
+        self._addresses[row] = native.addresses(model, data, sensor)
         classes = semantic_class_of_geoms(model)
-        self.rows[row] = WorldRow(model, data, classes, draw, data.sensordata[adr : adr + 1])
+        self._classes = np.pad(self._classes, ((0, 0), (0, max(0, len(classes) - self._classes.shape[1]))))
+        self._classes[row, : len(classes)] = classes
+        self._rays[row] = self.camera.rays(draw.camera_pitch)
+        self._offset[row] = self.camera.mount.position + draw.camera_offset
         self.latency[row] = draw.latency_ticks
         self.controller.reset(np.array([row]))
-        self.hit[row] = data.sensordata[adr] > 0
+        self.qpos[row], self.qvel[row], self.hit[row] = data.qpos, data.qvel, sensor[0] > 0
 
     def world(self, row: int) -> WorldRow:
         """The world that ``row`` runs in."""
-        return self.rows[row]
+        world = self.rows[row]
+        assert world is not None, "load() comes first"
+        return world
 
     def ready(self) -> None:
-        """Gather the state after worlds have been loaded."""
-        self._worlds = [self.rows[k] for k in range(len(self.rows))]
-        self._qpos_views = [row.data.qpos for row in self._worlds]
-        self._qvel_views = [row.data.qvel for row in self._worlds]
-        self._gather()
+        """Work out the bases' state after worlds have been loaded."""
         self.base = self.plant.base_state(self.qpos, self.qvel)
-
-    def _gather(self) -> None:
-        np.stack(self._qpos_views, out=self.qpos)
-        np.stack(self._qvel_views, out=self.qvel)
 
     def advance(self, action: np.ndarray, previous: np.ndarray, ticks: int) -> None:
         """Follow twist commands (n, 3) for ``ticks`` control periods, then look around.
@@ -118,30 +120,23 @@ class Shard:
                 self._move(twist)
             else:
                 self._push(twist)
-            self._gather()
-            self.hit |= np.array([row.contact[0] > 0 for row in self._worlds])
+            self.hit |= self._touched > 0
         self.base = self.plant.base_state(self.qpos, self.qvel)
-        self.look(range(len(self.rows)))
+        self.look(np.arange(len(self.rows)))
 
     def _push(self, twist: np.ndarray) -> None:
-        control = self.controller.command(twist, self.qpos, self.qvel)
-        for row, target in zip(self._worlds, control, strict=True):
-            row.data.ctrl[:] = target
-            mujoco.mj_step(row.model, row.data, self.substeps)
+        control = np.ascontiguousarray(self.controller.command(twist, self.qpos, self.qvel), np.float64)
+        native.push(self._addresses, control, self.substeps, self.qpos, self.qvel, self._touched)
 
     def _move(self, twist: np.ndarray) -> None:
         assert isinstance(self.controller, KinematicController)
-        qpos, qvel = self.controller.integrate(twist, self.qpos, self.qvel)
-        for k, row in enumerate(self._worlds):
-            row.data.qpos[:], row.data.qvel[:] = qpos[k], qvel[k]
-            mujoco.mj_forward(row.model, row.data)
+        self.qpos[:], self.qvel[:] = self.controller.integrate(twist, self.qpos, self.qvel)
+        native.move(self._addresses, self.qpos, self.qvel, self._touched)
 
-    def look(self, rows: range | np.ndarray) -> None:
+    def look(self, rows: np.ndarray) -> None:
         """Cast the camera of some rows from the base's present pose."""
-        rotations = rotation_matrix(self.base.quaternion)
-        for k in rows:
-            row, rotation = self._worlds[k], rotations[k]
-            position = self.base.position[k] + rotation @ row.draw.camera_offset
-            self.depth[k], self.semantics[k] = self.camera.cast(
-                row.model, row.data, row.classes, position, rotation, row.draw.camera_pitch
-            )
+        rotations = rotation_matrix(self.base.quaternion[rows])
+        origins = self.base.position[rows] + (rotations @ self._offset[rows][..., None])[..., 0]
+        self.depth[rows], self.semantics[rows] = self.camera.cast(
+            self._addresses[rows], self._classes[rows], origins, self._rays[rows] @ rotations.transpose(0, 2, 1)
+        )
