@@ -1,0 +1,96 @@
+"""Message conversions on plain objects with ROS's field names."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace as Message
+from typing import Any
+
+import numpy as np
+import pytest
+
+from omnibody.deploy_ros import messages
+from omnibody.robots.spec import CameraMount
+
+CAMERA = CameraMount(position=(0.0, 0.0, 0.3), pitch=0.0)
+
+
+def image(values: np.ndarray, encoding: str = "32FC1", big: bool = False, pad: int = 0) -> Any:
+    dtype = np.dtype((">" if big else "<") + messages.DEPTH_UNITS[encoding][0])
+    raw = np.ascontiguousarray(values.astype(dtype)).view(np.uint8).reshape(len(values), -1)
+    raw = np.pad(raw, ((0, 0), (0, pad)), constant_values=255)
+    height, width = values.shape
+    return Message(
+        encoding=encoding, is_bigendian=big, height=height, width=width, step=raw.shape[1], data=raw.tobytes()
+    )
+
+
+def pose(x: float, y: float, yaw: float) -> Any:
+    turn = Message(x=0.0, y=0.0, z=math.sin(yaw / 2), w=math.cos(yaw / 2))
+    return Message(position=Message(x=x, y=y, z=0.0), orientation=turn)
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("pad", [0, 12])
+def test_depth_is_the_same_in_every_layout(big: bool, pad: int) -> None:
+    metres = np.random.default_rng(0).integers(500, 9000, (16, 64)) / 1000.0
+    assert np.allclose(messages.depth(image(metres, "32FC1", big, pad), CAMERA), metres, atol=1e-6)
+    assert np.allclose(messages.depth(image(metres * 1000, "16UC1", big, pad), CAMERA), metres, atol=1e-3)
+    finer = np.kron(metres, np.ones((30, 10)))
+    assert np.allclose(messages.depth(image(finer, "32FC1", big, pad), CAMERA), metres, atol=1e-6)
+
+
+def test_what_depth_cannot_measure_reads_as_far() -> None:
+    metres = np.full((16, 64), 2.0)
+    metres[0, :4] = 0.0, np.nan, np.inf, 30.0
+    out = messages.depth(image(metres), CAMERA)
+    assert (out[0, :4] == CAMERA.max_range).all() and (out[1:] == 2.0).all() and out.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("encoding", "rgb8"), ("step", 8), ("data", b"12"), ("height", 0)],
+)
+def test_a_wrong_image_is_refused_by_field(field: str, value: Any) -> None:
+    message = image(np.ones((16, 64)))
+    messages.depth(message, CAMERA)  # the unspoilt one passes
+    setattr(message, field, value)
+    with pytest.raises(messages.MessageError, match=r"depth\.\w+: wanted .* came"):
+        messages.depth(message, CAMERA)
+
+
+def test_a_covered_camera_is_refused() -> None:
+    with pytest.raises(messages.MessageError, match="without any"):
+        messages.depth(image(np.full((16, 64), np.nan)), CAMERA)
+
+
+@pytest.mark.parametrize("yaw", [-3.0, -0.5, 0.0, 2.0])
+def test_odometry_gives_pose_and_twist(yaw: float) -> None:
+    twist = Message(linear=Message(x=0.5, y=-0.1, z=0.0), angular=Message(x=0.0, y=0.0, z=0.2))
+    message = Message(pose=Message(pose=pose(1.0, 2.0, yaw)), twist=Message(twist=twist))
+    where, velocity = messages.odometry(message)
+    assert np.allclose(where, [1.0, 2.0, yaw]) and np.allclose(velocity, [0.5, -0.1, 0.2])
+    twist.linear.x = math.nan
+    with pytest.raises(messages.MessageError, match=r"odom\.twist"):
+        messages.odometry(message)
+
+
+def test_a_zero_quaternion_is_refused() -> None:
+    broken = pose(0.0, 0.0, 0.0)
+    broken.orientation.w = 0.0
+    with pytest.raises(messages.MessageError, match="unit quaternion"):
+        messages.goal_pose(Message(pose=broken))
+
+
+def test_path_scan_twist_and_stamp() -> None:
+    way = Message(poses=[Message(pose=pose(0.0, 1.0, 0.0)), Message(pose=pose(2.0, 3.0, 0.0))])
+    assert messages.path(way).tolist() == [[0.0, 1.0], [2.0, 3.0]] and messages.path(Message(poses=[])).shape == (0, 2)
+    scan = Message(ranges=[1.0, math.inf, 0.01], angle_min=-1.0, angle_increment=1.0, range_min=0.1, range_max=5.0)
+    ranges, angles = messages.scan(scan)
+    assert ranges.tolist() == [1.0, math.inf, math.inf] and angles.tolist() == [-1.0, 0.0, 1.0]
+    command = Message(linear=Message(x=0.0, y=0.0, z=0.0), angular=Message(x=0.0, y=0.0, z=0.0))
+    messages.fill_twist(command, np.array([0.1, 0.2, 0.3]))
+    assert (command.linear.x, command.linear.y, command.angular.z) == (0.1, 0.2, 0.3)
+    with pytest.raises(messages.MessageError, match="command"):
+        messages.fill_twist(command, np.array([math.nan, 0.0, 0.0]))
+    assert messages.stamp(Message(header=Message(stamp=Message(sec=3, nanosec=500_000_000)))) == 3.5
