@@ -34,6 +34,7 @@ from omnibody.policies.files import atomic_folder, write_text
 from omnibody.policies.policy import Policy
 from omnibody.robots.errors import UserError
 from omnibody.training.data.windows import order
+from omnibody.training.optimizer_state import flat_moments, load_moments
 
 POLICY, STEPS, LOG, IDENTITY = "policy", "steps", "log.jsonl", "fit.json"
 OPTIMIZER, PROGRESS = "optimizer.safetensors", "progress.json"
@@ -279,11 +280,9 @@ def _save(
     """Write ``steps/step-<n>`` and drop the older ones."""
     if not accelerator.is_main_process:
         return
-    state = optimizer.state_dict()["state"]
-    moments = {f"{index}.{name}": value for index, values in state.items() for name, value in values.items()}
     with atomic_folder(run / STEPS / f"step-{step:08d}") as folder:
         save_pretrained(policy, folder / POLICY, {"step": step, "held_out": held_out})
-        save_file({key: value.detach().cpu().clone() for key, value in moments.items()}, folder / OPTIMIZER)
+        save_file(flat_moments(optimizer), folder / OPTIMIZER)
         (folder / PROGRESS).write_text(json.dumps({"step": step, "held_out": held_out}))
     for older in _states(run)[:-1]:
         shutil.rmtree(older)
@@ -302,11 +301,7 @@ def _resume(run: Path, policy: Policy, optimizer: Any) -> tuple[int, dict[str, f
     if not (states := _states(run)):
         return 0, {}
     policy.load_state_dict(load_policy(states[-1] / POLICY).state_dict())
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in load_file(states[-1] / OPTIMIZER).items():
-        index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    load_moments(optimizer, load_file(states[-1] / OPTIMIZER))
     progress = json.loads((states[-1] / PROGRESS).read_text(encoding="utf-8"))
     return progress["step"], progress["held_out"]
 

@@ -28,9 +28,11 @@ from omnibody.robots.errors import UserError
 from omnibody.sim_tasks.goal_nav import GoalNavCfg
 from omnibody.training.config import parse
 from omnibody.training.fit import POLICY
+from omnibody.training.optimizer_state import flat_moments, load_moments
 from omnibody.training.rl.asymmetric_policy import AsymmetricPolicy
 from omnibody.training.rl.residual_env import ResidualEnv
 
+ADAM = "adam."  # prefix of the moments among the tensors of a resumed run
 STATE = "resume"  # folder in the run with what a resumed run needs
 
 
@@ -112,8 +114,7 @@ class _Log(BaseCallback):
 def save_state(model: PPO, run: Path) -> None:
     """Write what a resumed run needs: weights, Adam's moments, reward statistics, step count. No pickle."""
     tensors: dict[str, Tensor] = {f"policy.{k}": v.detach().clone() for k, v in model.policy.state_dict().items()}
-    for index, moments in model.policy.optimizer.state_dict()["state"].items():
-        tensors |= {f"adam.{index}.{name}": value.detach().clone() for name, value in moments.items()}
+    tensors |= flat_moments(model.policy.optimizer, ADAM)
     numbers: dict[str, Any] = {"steps": model.num_timesteps, "updates": model._n_updates}
     if isinstance(model.env, VecNormalize):
         stats = model.env.ret_rms
@@ -131,13 +132,7 @@ def load_state(model: PPO, run: Path) -> None:
     )
     prefix = "policy."
     model.policy.load_state_dict({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
-    adam = model.policy.optimizer.state_dict()
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("adam."):
-            _, index, name = key.split(".")
-            state.setdefault(int(index), {})[name] = value
-    model.policy.optimizer.load_state_dict({"state": state, "param_groups": adam["param_groups"]})
+    load_moments(model.policy.optimizer, tensors, ADAM)
     model.num_timesteps, model._n_updates = numbers["steps"], numbers["updates"]
     if isinstance(model.env, VecNormalize):
         stats = model.env.ret_rms
