@@ -35,27 +35,26 @@ SCENES = (*FAMILIES, ALL, "map")
 
 @dataclass
 class GoalNavCfg:
-    """The task's knobs. ``scene``: a family, or "map" with ``map`` = the YAML of a ROS map_server map.
+    """The task's knobs.
 
-    ``heading_tolerance`` [rad] counts only for bodies that turn in place (min_turning_radius 0): a car cannot correct
-    its heading without leaving the goal. ``route``: "astar" (the planned way) or "line" (straight, as the original).
-    ``reward``: "geodesic", or "compass_exact" for the original's terms. ``max_way`` [m] bounds the shortest way.
+    ``heading_tolerance`` counts only for bodies that turn in place (min_turning_radius 0): a car cannot correct its
+    heading without leaving the goal.
     """
 
-    scene: str = "office"
-    map: str = ""
-    split: str = "train"
-    num_scenes: int = 128
-    route: str = "astar"
-    reward: str = "geodesic"
-    max_seconds: float = 45.0
-    min_distance: float = 2.0
-    max_distance: float = 7.0
-    max_way: float = 12.0
-    goal_tolerance: float = 0.5
-    heading_tolerance: float = 0.1
-    speed_tolerance: float = 0.1
-    turn_tolerance: float = 0.1
+    scene: str = "office"  # a family of scenes, "all" of them, or "map"
+    map: str = ""  # YAML of a ROS map_server map, with scene=map
+    split: str = "train"  # whose scenes: train or test
+    num_scenes: int = 128  # that take turns
+    route: str = "astar"  # what the policy is shown: the planned way, or "line", straight as the original
+    reward: str = "geodesic"  # or "compass_exact", the original's terms
+    max_seconds: float = 45.0  # time limit [s]
+    min_distance: float = 2.0  # from start to goal, as the crow flies [m]
+    max_distance: float = 7.0  # the same [m]
+    max_way: float = 12.0  # the shortest way is at most this long [m]
+    goal_tolerance: float = 0.5  # [m]
+    heading_tolerance: float = 0.1  # [rad]
+    speed_tolerance: float = 0.1  # counts as at rest [m/s]
+    turn_tolerance: float = 0.1  # counts as at rest [rad/s]
 
     def __post_init__(self) -> None:
         choices = {"scene": SCENES, "split": SPLITS, "route": ("astar", "line"), "reward": tuple(REWARDS)}
