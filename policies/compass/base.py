@@ -60,7 +60,7 @@ class CompassBaseCfg:
     def compass_exact() -> CompassBaseCfg:
         """The original's modelling choices at this size."""
         world = WorldModelCfg(action_in_gru=False, backprop_through_time=False)
-        return CompassBaseCfg(world=world, loss=LossCfg(kl=0.001, free_bits=0.0), goal_in_base=False)
+        return CompassBaseCfg(world=world, loss=LossCfg(kl=0.001, free_bits=0.0, decode_every=1), goal_in_base=False)
 
     @staticmethod
     def tiny() -> CompassBaseCfg:
