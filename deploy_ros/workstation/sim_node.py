@@ -1,0 +1,182 @@
+"""A simulated body in a task scene that looks like a robot to anything that speaks ROS 2.
+
+Topics out, once per policy step: ``/clock``, ``odom`` (pose in frame odom, which is the scene's map; twist in the
+heading frame), ``depth`` (32FC1 [m]), ``joint_states``, ``collision``, ``goal_pose`` and ``plan`` (the next ten
+segments of the planned way). In: ``cmd_vel``. Service ``reset``: go on with the next episode. Episodes have the start
+states of ``omnibody eval`` under the same seed; one that ends is followed by the next.
+
+Pacing: in real time times ``real_time_factor``, or, with ``lockstep``, each step waits for a command given after its
+observation was published, `COMMAND_TIMEOUT` at most, so that results do not hang on the machine's load.
+Start: ``python -m omnibody.deploy_ros.workstation.sim_node --ros-args -p robot:=go2 -p task:=goal_nav/office``.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+
+import mujoco
+import numpy as np
+import rclpy
+import torch
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import PoseStamped, Twist
+from nav_msgs.msg import Odometry, Path
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Bool, Header
+from std_srvs.srv import Trigger
+
+from omnibody.envs.make import make_env
+from omnibody.robots.errors import UserError
+from omnibody.sim_tasks.table import task_config
+
+COMMAND_TIMEOUT = 0.5  # without a command for so long the body is stopped [s]
+ODOM, BASE, CAMERA = "odom", "base_link", "camera"
+PARAMETERS = {
+    "robot": "carrier",
+    "task": "goal_nav/single_rack",
+    "split": "test",
+    "tier": "best",
+    "seed": 1,
+    "first_episode": 0,
+    "real_time_factor": 1.0,
+    "lockstep": False,
+}
+
+
+class SimNode(Node):
+    """One world behind topics; ``run`` steps it until ROS shuts down."""
+
+    def __init__(self) -> None:
+        super().__init__("sim_node")
+        self._log = self.get_logger()  # type: ignore[no-untyped-call]
+        cfg = {name: self.declare_parameter(name, default).value for name, default in PARAMETERS.items()}
+        if not cfg["real_time_factor"] > 0.0:
+            raise UserError(f"real_time_factor: wanted more than 0, came {cfg['real_time_factor']}")
+        task = task_config(cfg["task"], split=cfg["split"])
+        self.env = make_env(cfg["robot"], task, num_envs=1, tier=cfg["tier"], threads=1)
+        self._seed, self._lockstep, self._factor = cfg["seed"], cfg["lockstep"], cfg["real_time_factor"]
+        self._obs = self.env.reset(self._seed, cfg["first_episode"])
+        self._steps, self._collision = 0, False
+        self._command, self._command_step, self._answered = np.zeros(3), -math.inf, False
+        reliable = QoSProfile(depth=1)
+        self._ticker = self.create_publisher(Clock, "/clock", reliable)
+        self._odom = self.create_publisher(Odometry, "odom", qos_profile_sensor_data)
+        self._depth = self.create_publisher(Image, "depth", qos_profile_sensor_data)
+        self._joints = self.create_publisher(JointState, "joint_states", qos_profile_sensor_data)
+        self._hit = self.create_publisher(Bool, "collision", reliable)
+        self._goal = self.create_publisher(PoseStamped, "goal_pose", reliable)
+        self._plan = self.create_publisher(Path, "plan", reliable)
+        self.create_subscription(Twist, "cmd_vel", self._take_command, reliable)
+        self.create_service(Trigger, "reset", self._reset)
+
+    def run(self) -> None:
+        """Publish, wait for the step's end or its command, step; for ever."""
+        while True:
+            began = time.monotonic()
+            self._publish()
+            self._answered = False
+            end = began + (COMMAND_TIMEOUT if self._lockstep else self.env.dt / self._factor)
+            while (left := end - time.monotonic()) > 0.0 and not (self._lockstep and self._answered):
+                rclpy.spin_once(self, timeout_sec=left)
+            self._step()
+
+    def _step(self) -> None:
+        fresh = (self._steps - self._command_step) * self.env.dt < COMMAND_TIMEOUT
+        action = self._command if fresh else np.zeros(3)
+        step = self.env.step(torch.from_numpy(action[None]).float())
+        self._steps += 1
+        self._obs, self._collision = step.obs, bool(step.world.contact[0])
+        if bool(step.done[0]):
+            outcome = "success" if bool(step.success[0]) else "collision" if self._collision else "failure or time-out"
+            self._log.info(f"episode {int(step.episode[0])}: {outcome}")
+            self._command_step = -math.inf  # a command for the old place
+
+    def _take_command(self, message: Twist) -> None:
+        command = np.array([message.linear.x, message.linear.y, message.angular.z])
+        if not np.isfinite(command).all():
+            self._log.error(f"cmd_vel: wanted finite numbers, came {command.tolist()}; ignored")
+            return
+        self._command, self._command_step, self._answered = command, self._steps, True
+
+    def _reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        episode = int(self.env.episode[0]) + 1
+        self._obs = self.env.reset(self._seed, episode)
+        self._collision, self._command_step = False, -math.inf
+        response.success, response.message = True, f"episode {episode}"
+        return response
+
+    def _publish(self) -> None:
+        nanoseconds = round(self._steps * self.env.dt * 1e9)
+        stamp = Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
+        self._ticker.publish(Clock(clock=stamp))
+        odom = Header(stamp=stamp, frame_id=ODOM)
+        self._goal.publish(_pose(odom, *self.env.task.goal[0]))  # type: ignore[attr-defined]
+        self._plan.publish(Path(header=odom, poses=[_pose(odom, x, y, 0.0) for x, y in self._way()]))
+        self._hit.publish(Bool(data=self._collision))
+        self._joints.publish(self._joint_state(stamp))
+        depth = self._obs["depth"][0].numpy().astype("<f4")
+        height, width = depth.shape
+        image = Image(header=Header(stamp=stamp, frame_id=CAMERA), height=height, width=width, encoding="32FC1")
+        image.step, image.data = 4 * width, depth.tobytes()
+        self._depth.publish(image)
+        self._odom.publish(self._odometry(odom))
+
+    def _odometry(self, header: Header) -> Odometry:
+        world, message = self.env.world, Odometry(header=header, child_frame_id=BASE)
+        pose, twist = message.pose.pose, message.twist.twist
+        pose.position.x, pose.position.y, pose.position.z = world.position[0].tolist()
+        turn = pose.orientation
+        turn.w, turn.x, turn.y, turn.z = world.quaternion[0].tolist()
+        twist.linear.x, twist.linear.y, twist.angular.z = self._obs["velocity"][0].tolist()
+        return message
+
+    def _joint_state(self, stamp: Time) -> JointState:
+        model, data = self.env.model(0), self.env.data(0)
+        single = (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE)
+        joints = [j for j in range(model.njnt) if model.jnt_type[j] in single]
+        return JointState(
+            header=Header(stamp=stamp),
+            name=[model.joint(j).name for j in joints],
+            position=data.qpos[model.jnt_qposadr[joints]].tolist() if joints else [],
+            velocity=data.qvel[model.jnt_dofadr[joints]].tolist() if joints else [],
+        )
+
+    def _way(self) -> np.ndarray:
+        """Points (11, 2) of the way ahead in frame odom [m]; behind the goal they repeat it."""
+        segments = self._obs["route"][0].double().numpy()
+        points = np.concatenate([segments[:1, :2], segments[:, 2:]])
+        yaw = float(self.env.world.yaw[0])
+        turn = np.array([[math.cos(yaw), -math.sin(yaw)], [math.sin(yaw), math.cos(yaw)]])
+        return points @ turn.T + self.env.world.position[0, :2].double().numpy()
+
+
+def _pose(header: Header, x: float, y: float, yaw: float) -> PoseStamped:
+    message = PoseStamped(header=header)
+    message.pose.position.x, message.pose.position.y = float(x), float(y)
+    message.pose.orientation.z, message.pose.orientation.w = math.sin(yaw / 2.0), math.cos(yaw / 2.0)
+    return message
+
+
+def main() -> int:
+    """Run the node; exit codes as those of ``omnibody``."""
+    rclpy.init()
+    try:
+        SimNode().run()
+    except UserError as error:
+        print(f"sim_node: {error}", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, ExternalShutdownException):
+        return 0
+    finally:
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
