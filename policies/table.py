@@ -4,4 +4,5 @@ POLICIES: dict[str, str] = {
     "compass_base": "omnibody.policies.compass.base:CompassBaseCfg",
     "compass_residual": "omnibody.policies.compass.residual:CompassResidualCfg",
     "compass_generalist": "omnibody.policies.compass.generalist:CompassGeneralistCfg",
+    "diffusion": "omnibody.policies.diffusion.policy:DiffusionCfg",
 }
