@@ -1,9 +1,10 @@
 """A simulated body in a task scene that looks like a robot to anything that speaks ROS 2.
 
 Topics out, once per policy step: ``/clock``, ``odom`` (pose in frame odom, which is the scene's map; twist in the
-heading frame), ``depth`` (32FC1 [m]), ``joint_states``, ``collision``, ``goal_pose`` and ``plan`` (the next ten
-segments of the planned way). In: ``cmd_vel``. Service ``reset``: go on with the next episode. Episodes have the start
-states of ``omnibody eval`` under the same seed; one that ends is followed by the next.
+heading frame), ``depth`` (32FC1 [m]), ``scan`` (level, all around, at the base's height), ``joint_states``,
+``collision``, ``goal_pose`` and ``plan`` (the next ten segments of the planned way). In: ``cmd_vel``. Service
+``reset``: go on with the next episode. Episodes have the start states of ``omnibody eval`` under the same seed; one
+that ends is followed by the next.
 
 Pacing: in real time times ``real_time_factor``, or, with ``lockstep``, each step waits for a command given after its
 observation was published, `COMMAND_TIMEOUT` at most, so that results do not hang on the machine's load.
@@ -27,16 +28,20 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import Image, JointState
+from sensor_msgs.msg import Image, JointState, LaserScan
 from std_msgs.msg import Bool, Header
 from std_srvs.srv import Trigger
 
 from omnibody.envs.make import make_env
 from omnibody.robots.errors import UserError
+from omnibody.robots.plant import GROUP_OBJECT, GROUP_SCENE
 from omnibody.sim_tasks.table import task_config
 
 COMMAND_TIMEOUT = 0.5  # without a command for so long the body is stopped [s]
 ODOM, BASE, CAMERA = "odom", "base_link", "camera"
+SINGLE_AXIS = [int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE)]  # joints of one number
+SCAN_RAYS, SCAN_RANGE = 180, (0.05, 10.0)  # the first ray points back; [m]
+SCAN_HEIGHT = 0.1  # at least, as the base of a flat body may be on the floor [m]
 PARAMETERS = {
     "robot": "carrier",
     "task": "goal_nav/single_rack",
@@ -68,6 +73,7 @@ class SimNode(Node):
         self._ticker = self.create_publisher(Clock, "/clock", reliable)
         self._odom = self.create_publisher(Odometry, "odom", qos_profile_sensor_data)
         self._depth = self.create_publisher(Image, "depth", qos_profile_sensor_data)
+        self._scan = self.create_publisher(LaserScan, "scan", qos_profile_sensor_data)
         self._joints = self.create_publisher(JointState, "joint_states", qos_profile_sensor_data)
         self._hit = self.create_publisher(Bool, "collision", reliable)
         self._goal = self.create_publisher(PoseStamped, "goal_pose", reliable)
@@ -119,6 +125,7 @@ class SimNode(Node):
         self._goal.publish(_pose(odom, *self.env.task.goal[0]))  # type: ignore[attr-defined]
         self._plan.publish(Path(header=odom, poses=[_pose(odom, x, y, 0.0) for x, y in self._way()]))
         self._hit.publish(Bool(data=self._collision))
+        self._scan.publish(self._laser(stamp))
         self._joints.publish(self._joint_state(stamp))
         depth = self._obs["depth"][0].numpy().astype("<f4")
         height, width = depth.shape
@@ -136,15 +143,32 @@ class SimNode(Node):
         twist.linear.x, twist.linear.y, twist.angular.z = self._obs["velocity"][0].tolist()
         return message
 
+    def _laser(self, stamp: Time) -> LaserScan:
+        """Level rays in the heading frame against scene and objects; inf where nothing is in range."""
+        step = 2.0 * math.pi / SCAN_RAYS
+        angles = float(self.env.world.yaw[0]) - math.pi + step * np.arange(SCAN_RAYS)
+        rays = np.stack([np.cos(angles), np.sin(angles), np.zeros(SCAN_RAYS)], 1)
+        origin = self.env.world.position[0].double().numpy().copy()
+        origin[2] = max(origin[2], SCAN_HEIGHT)
+        groups = np.isin(np.arange(mujoco.mjNGROUP), (GROUP_SCENE, GROUP_OBJECT)).astype(np.uint8)
+        hit, distance = np.full(SCAN_RAYS, -1, np.int32), np.zeros(SCAN_RAYS)
+        model, data = self.env.model(0), self.env.data(0)
+        mujoco.mj_multiRay(
+            model, data, origin, rays.ravel(), groups, True, -1, hit, distance, None, SCAN_RAYS, SCAN_RANGE[1]
+        )
+        scan = LaserScan(header=Header(stamp=stamp, frame_id=BASE), angle_min=-math.pi, angle_max=math.pi - step)
+        scan.angle_increment, scan.range_min, scan.range_max = step, *SCAN_RANGE
+        scan.ranges = np.where(hit >= 0, distance, math.inf).tolist()
+        return scan
+
     def _joint_state(self, stamp: Time) -> JointState:
         model, data = self.env.model(0), self.env.data(0)
-        single = (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE)
-        joints = [j for j in range(model.njnt) if model.jnt_type[j] in single]
+        joints = np.flatnonzero(np.isin(model.jnt_type, SINGLE_AXIS))
         return JointState(
             header=Header(stamp=stamp),
             name=[model.joint(j).name for j in joints],
-            position=data.qpos[model.jnt_qposadr[joints]].tolist() if joints else [],
-            velocity=data.qvel[model.jnt_dofadr[joints]].tolist() if joints else [],
+            position=data.qpos[model.jnt_qposadr[joints]].tolist(),
+            velocity=data.qvel[model.jnt_dofadr[joints]].tolist(),
         )
 
     def _way(self) -> np.ndarray:

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from omnibody.deploy_ros.messages import scan
 from omnibody.envs import make_env
+from omnibody.sim_tasks.planner import sample
 from omnibody.sim_tasks.table import task_config
 
 rclpy = pytest.importorskip("rclpy")
@@ -30,7 +32,7 @@ def ros(monkeypatch):
 
 @pytest.fixture
 def robot(ros):
-    words = ["-p", "robot:=carrier", "-p", f"task:={TASK}", "-p", f"seed:={SEED}", "-p", "lockstep:=true"]
+    words = ["-p", "robot:=go2", "-p", f"task:={TASK}", "-p", f"seed:={SEED}", "-p", "lockstep:=true"]
     module = "omnibody.deploy_ros.workstation.sim_node"
     process = subprocess.Popen([sys.executable, "-m", module, "--ros-args", *words])
     yield process
@@ -49,17 +51,23 @@ def seconds(message):
     return message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec
 
 
+def end_of(plan):
+    return plan.poses[-1].pose.position.x, plan.poses[-1].pose.position.y
+
+
 def test_topics_carry_the_environment(ros, robot):
     from geometry_msgs.msg import Twist, Vector3
     from nav_msgs.msg import Odometry, Path
     from rclpy.qos import qos_profile_sensor_data
-    from sensor_msgs.msg import Image
+    from sensor_msgs.msg import Image, JointState, LaserScan
+    from std_srvs.srv import Trigger
 
     heard = {}
-    for kind, topic in ((Odometry, "odom"), (Image, "depth"), (Path, "plan")):
+    kinds = {"odom": Odometry, "depth": Image, "plan": Path, "joint_states": JointState, "scan": LaserScan}
+    for topic, kind in kinds.items():
         ros.create_subscription(kind, topic, lambda m, t=topic: heard.update({t: m}), qos_profile_sensor_data)
-    spin_until(ros, lambda: len(heard) == 3 and len({seconds(message) for message in heard.values()}) == 1)
-    env = make_env("carrier", task_config(TASK, split="test"), num_envs=1, threads=1)
+    spin_until(ros, lambda: len(heard) == len(kinds) and len({seconds(message) for message in heard.values()}) == 1)
+    env = make_env("go2", task_config(TASK, split="test"), num_envs=1, threads=1)
     obs = env.reset(SEED)
     for _ in range(round(seconds(heard["odom"]) / env.dt)):
         obs = env.step(torch.zeros(1, 3)).obs
@@ -67,8 +75,19 @@ def test_topics_carry_the_environment(ros, robot):
     np.testing.assert_allclose([place.x, place.y, place.z], env.world.position[0], atol=1e-6)
     depth = np.frombuffer(bytes(heard["depth"].data), "<f4").reshape(heard["depth"].height, heard["depth"].width)
     np.testing.assert_allclose(depth, obs["depth"][0], atol=1e-5)
-    end, goal = heard["plan"].poses[-1].pose.position, env.task.goal[0]
-    np.testing.assert_allclose([end.x, end.y], goal[:2], atol=1e-3)
+    ranges, angles = scan(heard["scan"])
+    seen = np.isfinite(ranges)
+    assert seen.sum() > 20
+    beams = np.stack([np.cos(angles + float(env.world.yaw[0])), np.sin(angles + float(env.world.yaw[0]))], 1)
+    ends = env.world.position[0, :2].numpy() + ranges[seen, None] * beams[seen]
+    scene = env.task.scene(0)
+    free = sample(scene.distance[None], ends[None], scene.grid.origin, scene.grid.resolution)[0]
+    assert free.max() < 2 * scene.grid.resolution  # beams end on obstacles
+    joints = heard["joint_states"]
+    qpos = [env.data(0).joint(name).qpos[0] for name in joints.name]
+    assert len(qpos) == env.model(0).nu == 12
+    np.testing.assert_allclose(joints.position, qpos, atol=1e-9)
+    np.testing.assert_allclose(end_of(heard["plan"]), env.task.goal[0, :2], atol=1e-3)
 
     command = ros.create_publisher(Twist, "cmd_vel", 1)
 
@@ -81,4 +100,11 @@ def test_topics_carry_the_environment(ros, robot):
 
     spin_until(ros, drive)
     spin_until(ros, lambda: abs(heard["odom"].twist.twist.angular.z) < 0.02)  # nobody commands any more
+
+    call = ros.create_client(Trigger, "reset").call_async(Trigger.Request())
+    spin_until(ros, call.done)
+    assert call.result().success and call.result().message == "episode 1"
+    env.reset(SEED, 1)
+    goal = env.task.goal[0]
+    spin_until(ros, lambda: np.allclose(end_of(heard["plan"]), goal[:2], atol=1e-3))
     env.close()
