@@ -18,6 +18,7 @@ from scipy import ndimage
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from omnibody.robots.route import ROUTE_SEGMENTS, SEGMENT_LENGTH, cut
 from omnibody.robots.spec import Footprint
 from omnibody.sim_tasks.scene import Grid, Scene
 
@@ -25,7 +26,6 @@ MARGIN = 0.05  # a route keeps the footprint this far from obstacles [m]
 STATION_MARGIN = 0.1  # and starts and goals this far, at any heading [m]
 NEARNESS_WEIGHT, NEARNESS_RANGE = 4.0, 0.25  # weight = 1 + 4 exp(-clearance / 0.25 m)
 ESCAPE_COST = 5.0  # cost per metre outside the open cells, as dear as the dearest move
-ROUTE_SEGMENTS, SEGMENT_LENGTH = 10, 1.0  # route encoding of specs/compass.md section 2
 
 MOVES = np.array(
     [(1, 0), (2, 1), (1, 1), (1, 2), (0, 1), (-1, 2), (-1, 1), (-2, 1)]
@@ -220,35 +220,11 @@ def _walk(move: np.ndarray, nearest: np.ndarray, start: np.ndarray, goal: np.nda
 
 
 @njit(cache=True)
-def _cut(line: np.ndarray, num: int, segment: float, out: np.ndarray) -> None:
-    """Write ``line`` (num, 2) as equal segments of at most ``segment`` to ``out`` (S, 4); rest: (end, end)."""
-    total = 0.0
-    for k in range(1, num):
-        total += math.hypot(line[k, 0] - line[k - 1, 0], line[k, 1] - line[k - 1, 1])
-    pieces = max(1, int(math.ceil(total / segment - 1e-6)))
-    out[:, 0], out[:, 1], out[:, 2], out[:, 3] = line[num - 1, 0], line[num - 1, 1], line[num - 1, 0], line[num - 1, 1]
-    out[0, 0], out[0, 1] = line[0, 0], line[0, 1]
-    k, passed = 1, 0.0
-    for piece in range(1, min(pieces, len(out) + 1)):
-        wanted = total * piece / pieces
-        edge = math.hypot(line[k, 0] - line[k - 1, 0], line[k, 1] - line[k - 1, 1])
-        while passed + edge < wanted and k < num - 1:
-            passed += edge
-            k += 1
-            edge = math.hypot(line[k, 0] - line[k - 1, 0], line[k, 1] - line[k - 1, 1])
-        f = (wanted - passed) / edge
-        x, y = line[k - 1, 0] + f * (line[k, 0] - line[k - 1, 0]), line[k - 1, 1] + f * (line[k, 1] - line[k - 1, 1])
-        out[piece - 1, 2], out[piece - 1, 3] = x, y
-        if piece < len(out):
-            out[piece, 0], out[piece, 1] = x, y
-
-
-@njit(cache=True)
 def _routes(move: np.ndarray, nearest: np.ndarray, starts: np.ndarray, goals: np.ndarray, segment: float) -> np.ndarray:
     out = np.empty((len(starts), ROUTE_SEGMENTS, 4))
     line = np.empty((move.shape[1] * move.shape[2] + 3, 2))
     for n in range(len(starts)):
-        _cut(line, _walk(move[n], nearest[n], starts[n], goals[n], line), segment, out[n])
+        cut(line, _walk(move[n], nearest[n], starts[n], goals[n], line), segment, out[n])
     return out
 
 

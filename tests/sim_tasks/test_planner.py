@@ -8,11 +8,11 @@ import pytest
 from scipy.sparse import lil_matrix
 from scipy.sparse.csgraph import dijkstra
 
+from omnibody.robots.route import ROUTE_SEGMENTS
 from omnibody.robots.spec import Footprint
 from omnibody.sim_tasks.planner import (
     MOVE_LENGTHS,
     MOVES,
-    ROUTE_SEGMENTS,
     Roadmap,
     footprint_discs,
     roadmap,

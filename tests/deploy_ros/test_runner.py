@@ -1,0 +1,252 @@
+"""The runner and its safety filter without ROS: every guard, and what happens without the fault or the guard."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from omnibody.deploy_ros import runner as module
+from omnibody.deploy_ros.runner import Command, Hold, PolicyRunner
+from omnibody.deploy_ros.safety import SafetyFilter, depth_obstacles, scan_obstacles
+from omnibody.envs.make import make_env
+from omnibody.policies.checkpoint import load_policy
+from omnibody.policies.compass.export import OnnxPolicy, export_onnx
+from omnibody.policies.policy import Context, Policy
+from omnibody.robots.table import load_robot
+from omnibody.sim_tasks.goal_nav import GoalNavCfg
+from omnibody.sim_tasks.planner import _walk
+
+CHECKPOINT = Path(__file__).parents[2] / "assets" / "checkpoints" / "compass-generalist"
+CARRIER = load_robot("carrier")
+FAR = np.full((16, 64), 10.0, np.float32)
+NOTHING = np.zeros((0, 2))
+
+
+@pytest.fixture(scope="module")
+def policy() -> Policy:
+    return load_policy(CHECKPOINT)
+
+
+@pytest.fixture
+def runner(policy: Policy) -> PolicyRunner:
+    out = PolicyRunner(policy, CARRIER)
+    out.set_goal((3.0, 0.0, 0.0))
+    return out
+
+
+def feed(runner: PolicyRunner, stamp: float, **changed: Any) -> None:
+    for key, value in {"pose": np.zeros(3), "velocity": np.zeros(3), "depth": FAR, **changed}.items():
+        if value is not None:
+            runner.observe(key, value, stamp)
+
+
+def reason(answer: Command | Hold) -> str:
+    return answer.reason if isinstance(answer, Hold) else ""
+
+
+def test_fresh_data_gives_a_command(runner: PolicyRunner) -> None:
+    feed(runner, 0.0)
+    answer = runner.tick(0.02)
+    assert isinstance(answer, Command) and np.isfinite(answer.twist).all()
+
+
+@pytest.mark.parametrize("key", ["pose", "velocity", "depth"])
+def test_a_stale_reading_holds_and_fresh_ones_resume_after_half_a_second(runner: PolicyRunner, key: str) -> None:
+    feed(runner, 0.0)
+    assert isinstance(runner.tick(0.3), Command)  # three periods are allowed
+    feed(runner, 0.4, **{key: None})
+    assert reason(runner.tick(0.4)).startswith(f"stale: {key}, age 0.40")
+    answers = []
+    for n in range(5, 12):
+        feed(runner, n / 10)
+        answers.append(runner.tick(n / 10))
+    assert [isinstance(a, Command) for a in answers] == [False] * 5 + [True] * 2
+
+
+def test_without_the_staleness_guard_it_drives_on(runner: PolicyRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STALE_PERIODS", math.inf)
+    feed(runner, 0.0)
+    assert isinstance(runner.tick(60.0), Command)
+
+
+def test_a_stamp_in_the_future_or_backwards_and_a_clock_jump_hold(runner: PolicyRunner) -> None:
+    feed(runner, 1.0)
+    assert reason(runner.tick(0.5)).startswith("stale: pose, age -0.50")
+    for n in range(12):
+        feed(runner, 2.0 + n / 10)
+        runner.tick(2.0 + n / 10)
+    feed(runner, 3.05)
+    assert reason(runner.tick(3.1)).startswith("recovering")
+    assert reason(runner.tick(100.0)).startswith("stale")
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("key", ["pose", "velocity", "depth"])
+def test_a_number_that_is_none_never_reaches_the_policy(runner: PolicyRunner, key: str, bad: float) -> None:
+    feed(runner, 0.0)
+    value = (FAR if key == "depth" else np.zeros(3)).copy()
+    value.flat[0] = bad
+    feed(runner, 0.1, **{key: value})
+    assert reason(runner.tick(0.1)) == f"{key}: wanted finite numbers, came NaN or inf"
+
+
+def test_a_wrong_size_names_wanted_and_came(runner: PolicyRunner) -> None:
+    feed(runner, 0.0, depth=np.ones((8, 8), np.float32))
+    assert reason(runner.tick(0.0)) == "depth: wanted shape (16, 64), came (8, 8)"
+
+
+def test_an_exception_or_nan_of_the_policy_holds(runner: PolicyRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    feed(runner, 0.0)
+
+    def fail(obs: Any, state: Any) -> Any:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(runner.policy, "act", fail)
+    assert reason(runner.tick(0.0)) == "policy: RuntimeError: broken" and runner.counts["errors"] == 1
+    monkeypatch.setattr(runner.policy, "act", lambda obs, state: (torch.full((1, 1, 3), math.nan), state))
+    assert "wanted finite numbers" in reason(runner.tick(0.1))
+    monkeypatch.undo()
+    assert isinstance(runner.tick(0.2), Command)
+
+
+def test_five_overruns_in_a_row_hold(runner: PolicyRunner) -> None:
+    runner.period = 0.0  # every call is late
+    runner._stale = lambda now: ""  # the data is not what is tested here
+    feed(runner, 0.0)
+    answers = [runner.tick(0.0) for _ in range(6)]
+    assert [reason(a)[:7] for a in answers] == ["", "", "", "", "overrun", "overrun"] and runner.counts["overruns"] == 6
+    runner.period = 10.0
+    assert isinstance(runner.tick(0.0), Command)
+
+
+def test_estop_holds_until_released(runner: PolicyRunner) -> None:
+    feed(runner, 0.0)
+    runner.estop = True
+    assert reason(runner.tick(0.0)) == "estop"
+    runner.estop = False
+    assert isinstance(runner.tick(0.1), Command)
+
+
+def test_the_goal_latches_and_a_new_one_arms_again(runner: PolicyRunner) -> None:
+    feed(runner, 0.0, pose=np.array([2.8, 0.0, 0.0]))
+    assert reason(runner.tick(0.0)) == "goal reached"
+    feed(runner, 0.1, pose=np.array([1.0, 0.0, 0.0]))  # pushed away
+    runner.set_goal((3.0, 0.0, 0.0))
+    assert reason(runner.tick(0.1)) == "goal reached"
+    runner.set_goal((-3.0, 0.0, 0.0))
+    assert isinstance(runner.tick(0.1), Command)
+
+
+def test_streaming_one_goal_keeps_the_memory(policy: Policy) -> None:
+    twists = []
+    for goals in ([(3.0, 0.0, 0.0)] * 5, [(3.0, 0.0, 0.0), *[None] * 4], [(3.0, 0.01 * n, 0.0) for n in range(5)]):
+        runner = PolicyRunner(policy, CARRIER)
+        for n, goal in enumerate(goals):
+            if goal is not None:
+                runner.set_goal(goal)
+            feed(runner, n / 10, depth=np.full_like(FAR, 3.0 + n))
+            runner.tick(n / 10)
+        twists.append({key: value.clone() for key, value in runner._state.items()})
+    assert all(torch.equal(twists[0][key], twists[1][key]) for key in twists[0])
+    assert any(not torch.allclose(twists[0][key], twists[2][key], atol=1e-3) for key in twists[0])
+
+
+@pytest.mark.parametrize("route", ["astar", "line"])
+def test_the_observation_is_the_envs(policy: Policy, route: str) -> None:
+    env = make_env("carrier", GoalNavCfg(scene="office", route=route, num_scenes=2), num_envs=2, tier="T0", threads=1)
+    obs = env.reset(seed=3)
+    for row in range(2):
+        runner = PolicyRunner(policy, CARRIER)
+        pose = np.array([*env.world.position[row, :2].tolist(), float(env.world.yaw[row])])
+        feed(runner, 0.0, pose=pose, velocity=obs["velocity"][row].numpy(), depth=obs["depth"][row].numpy())
+        runner.set_goal(env.task.goal[row])
+        if route == "astar":
+            runner.set_route(planned(env.task, row, pose[:2]))
+        own = runner.observation()
+        for key in ("depth", "velocity", "goal", "route"):
+            assert torch.allclose(own[key][0], obs[key][row], atol=1e-5), key
+    if route == "astar":  # the plan matters: the second way has a bend
+        runner.set_route(np.zeros((0, 2)))
+        assert not torch.allclose(runner.observation()["route"][0], obs["route"][row], atol=1e-3)
+
+
+def planned(task: Any, row: int, position: np.ndarray) -> np.ndarray:
+    """The whole planned way (K, 2) [m] of an env, as a planner publishes it."""
+    grid = task.grid
+    line = np.empty((task._move[row].size + 3, 2))
+    start, goal = ((point - np.array(grid.origin)) / grid.resolution for point in (position, task.goal[row, :2]))
+    num = _walk(task._move[row], task._nearest[row].reshape(grid.shape), start, goal, line)
+    return line[:num] * grid.resolution + np.array(grid.origin)
+
+
+def test_torch_and_onnx_command_alike(policy: Any, tmp_path: Path) -> None:
+    export_onnx(policy, Context(CARRIER), tmp_path / "policy.onnx")
+    runners = [PolicyRunner(p, CARRIER) for p in (policy, OnnxPolicy(tmp_path / "policy.onnx"))]
+    rng, worst = np.random.default_rng(0), 0.0
+    for runner in runners:
+        runner.set_goal((5.0, 1.0, 0.5))
+    for n in range(100):
+        pose, velocity = np.array([0.02 * n, 0.1 * math.sin(n / 9), 0.01 * n]), rng.normal(0.0, 0.2, 3)
+        depth = rng.uniform(3.0, 10.0, (16, 64)).astype(np.float32)
+        answers = []
+        for runner in runners:
+            feed(runner, n / 10, pose=pose, velocity=velocity, depth=depth)
+            answers.append(runner.tick(n / 10))
+        assert all(isinstance(answer, Command) for answer in answers)
+        worst = max(worst, float(np.abs(answers[0].twist - answers[1].twist).max()))
+    assert worst <= 1e-4
+
+
+@pytest.mark.parametrize("robot", ["carrier", "spot", "go2"])
+def test_the_filter_bounds_velocity_and_acceleration(robot: str) -> None:
+    body = load_robot(robot)
+    safety, rng, last = SafetyFilter(body, 0.1), np.random.default_rng(0), np.zeros(3)
+    for _ in range(200):
+        wish = rng.normal(0.0, 5.0, 3)
+        out = safety.filter(wish, NOTHING)
+        assert (out <= np.array(body.limits.velocity_high) + 1e-9).all()
+        assert (out >= np.array(body.limits.velocity_low) - 1e-9).all()
+        if body.limits.min_turning_radius == 0.0:
+            assert (np.abs(out - last) <= np.array(body.limits.acceleration) * 0.1 + 1e-9).all()
+        last = out
+    assert safety.counts["velocity"] > 0 and safety.counts["acceleration"] > 0
+
+
+def test_a_modest_command_passes_untouched() -> None:
+    safety = SafetyFilter(CARRIER, 0.1)
+    assert np.allclose(safety.filter(np.array([0.05, 0.0, 0.02]), NOTHING), [0.05, 0.0, 0.02])
+    assert sum(safety.counts.values()) == 0
+
+
+def drive_at(wall: float, see: bool) -> float:
+    """How near a point robot with the filter comes to a wall ``wall`` [m] ahead when the policy wants full speed."""
+    safety, x = SafetyFilter(CARRIER, 0.1), 0.0
+    for _ in range(300):
+        points = np.array([[wall - x, y] for y in np.linspace(-1, 1, 21)]) if see else NOTHING
+        x += 0.1 * float(safety.filter(np.array([CARRIER.limits.velocity_high[0], 0.0, 0.0]), points)[0])
+    return wall - x - 0.5 * CARRIER.footprint.length
+
+
+def test_it_stops_before_a_wall_and_would_not_without_seeing_it() -> None:
+    assert 0.0 < drive_at(4.0, see=True) < 0.5
+    assert drive_at(4.0, see=False) < 0.0
+
+
+def test_what_is_beside_or_behind_does_not_brake() -> None:
+    safety, out = SafetyFilter(CARRIER, 0.1), np.zeros(3)
+    for _ in range(50):
+        out = safety.filter(np.array([0.5, 0.0, 0.0]), np.array([[0.5, 2.0], [-1.5, 0.0]]))
+    assert np.allclose(out, [0.5, 0.0, 0.0]) and safety.counts["obstacle"] == 0
+
+
+def test_points_of_depth_and_scan() -> None:
+    wall = np.full((16, 64), 2.0, np.float32)
+    points = depth_obstacles(wall, CARRIER.camera, CARRIER.base_height, 1.0)
+    assert len(points) and points[:, 0].min() > 1.0 and points[:, 0].max() < 3.0
+    assert len(depth_obstacles(FAR, CARRIER.camera, CARRIER.base_height, 1.0)) == 0
+    assert np.allclose(scan_obstacles(np.array([1.0, np.inf]), np.array([math.pi / 2, 0.0])), [[0.0, 1.0]])
