@@ -52,7 +52,8 @@ class PolicyNode(LifecycleNode):
         for name, default in PARAMETERS.items():
             self.declare_parameter(name, default)
         self._runner: PolicyRunner | None = None
-        self._active, self._engaged, self._answer = False, True, Hold("inactive")
+        self._active, self._engaged = False, True
+        self._answer: Command | Hold = Hold("inactive")
         self._ticked = 0.0
         self._twist = self.create_publisher(Twist, "cmd_vel", COMMAND)
         self._stamped = self.create_publisher(TwistStamped, "cmd_vel_stamped", COMMAND)
@@ -195,11 +196,11 @@ class PolicyNode(LifecycleNode):
 
     def _report(self) -> None:
         """Diagnostics: ERROR while it holds for a fault, WARN while it waits."""
-        hold = isinstance(self._answer, Hold)
-        waiting = hold and self._answer.reason in ("inactive", "no goal", "goal reached", "disengaged")
-        level = DiagnosticStatus.WARN if waiting else DiagnosticStatus.ERROR if hold else DiagnosticStatus.OK
+        reason = self._answer.reason if isinstance(self._answer, Hold) else ""
+        waiting = reason in ("inactive", "no goal", "goal reached", "disengaged")
+        level = DiagnosticStatus.WARN if waiting else DiagnosticStatus.ERROR if reason else DiagnosticStatus.OK
         counts = {**self._runner.counts, **self._runner.safety.counts} if self._runner else {}
-        status = DiagnosticStatus(level=level, name=self.get_name(), message=self._answer.reason if hold else "driving")
+        status = DiagnosticStatus(level=level, name=self.get_name(), message=reason or "driving")
         status.values = [KeyValue(key=key, value=str(value)) for key, value in counts.items()]
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()

@@ -25,6 +25,7 @@ FUTURE = 0.05  # clocks of two machines may differ by this [s]
 RESUME = 0.5  # fresh data for this long ends a hold [s]
 OVERRUNS = 5  # in a row
 GOAL_DISTANCE, GOAL_HEADING = 0.5, 0.1  # at the goal, as in training [m], [rad]; heading if the body turns in place
+REST_SPEED, REST_TURN = 0.1, 0.1  # and at rest: a body stopped while it moves may coast out again [m/s], [rad/s]
 SAME_GOAL = 1e-3  # a streamed goal repeats itself up to this
 
 
@@ -171,7 +172,10 @@ class PolicyRunner:
         apart = goal - self._values["pose"]
         turn = abs(np.arctan2(np.sin(apart[2]), np.cos(apart[2])))
         in_place = self.embodiment.limits.min_turning_radius == 0.0
-        return bool(np.linalg.norm(apart[:2]) < GOAL_DISTANCE and (turn < GOAL_HEADING or not in_place))
+        velocity = self._values["velocity"]
+        at_rest = np.linalg.norm(velocity[:2]) < REST_SPEED and abs(velocity[2]) < REST_TURN
+        near = np.linalg.norm(apart[:2]) < GOAL_DISTANCE and (turn < GOAL_HEADING or not in_place)
+        return bool(near and at_rest)
 
     def _act(self) -> np.ndarray:
         began = time.perf_counter()

@@ -106,7 +106,7 @@ class Diffusion(Policy):
         condition = self.condition({key: batch.obs[key][:, -1] for key in self.obs_keys})
         output = self.net(perturb(self.process, x0, noise, s), s, condition)
         error = (output - target(self.cfg.prediction, self.process, x0, noise, s)) ** 2
-        # Padding behind the end repeats the last action, which is to be learned too: the robot stands at its goal.
+        # Padding behind an episode's end repeats its last action and is learned with the rest.
         loss = error.mean()
         return loss, {"denoise": loss.item()}
 

@@ -33,9 +33,6 @@ class Robot:
     def __init__(self, checkpoint: Path) -> None:
         os.environ.update(ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST", ROS_DOMAIN_ID=str(random.randint(1, 100)))
         options = ["-p", "robot:=carrier", "-p", f"checkpoint:={checkpoint}"]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "omnibody.deploy_ros.policy_node", "--ros-args", *options]
-        )
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
         self.node = rclpy.create_node("robot", context=self.context)
@@ -50,6 +47,9 @@ class Robot:
             "goal_pose": (PoseStamped, 1),
         }
         self.out = {name: self.node.create_publisher(kind, name, qos) for name, (kind, qos) in kinds.items()}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "omnibody.deploy_ros.policy_node", "--ros-args", *options]
+        )
 
     def _heard(self, message: Any) -> None:
         self.speed = message.linear.x

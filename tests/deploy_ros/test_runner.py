@@ -132,6 +132,14 @@ def test_estop_holds_until_released(runner: PolicyRunner) -> None:
     assert isinstance(runner.tick(0.1), Command)
 
 
+def test_a_body_that_still_moves_is_not_at_its_goal(runner: PolicyRunner) -> None:
+    feed(runner, 0.0, velocity=np.array([0.3, 0.0, 0.0]))
+    runner.set_goal((0.2, 0.0, 0.0))
+    assert isinstance(runner.tick(0.0), Command)
+    feed(runner, 0.1, velocity=np.zeros(3))
+    assert reason(runner.tick(0.1)) == "goal reached"
+
+
 def test_the_goal_latches_and_a_new_one_arms_again(runner: PolicyRunner) -> None:
     feed(runner, 0.0, pose=np.array([2.8, 0.0, 0.0]))
     assert reason(runner.tick(0.0)) == "goal reached"
