@@ -137,7 +137,7 @@ class PolicyNode(LifecycleNode):
         self._stamped.publish(stamped)
 
     def _route_message(self, runner: PolicyRunner) -> PathMsg:
-        points = runner.observation()["route"][0, :, 2:].numpy()
+        points = runner.route()[:, 2:]
         out = PathMsg()
         out.header.stamp, out.header.frame_id = self.get_clock().now().to_msg(), runner.embodiment.ros.base_frame
         for x, y in points.tolist():

@@ -110,17 +110,22 @@ class PolicyRunner:
         """What the policy sees now, float32 (1, ...), as the task of its training makes it."""
         assert self._goal is not None
         position, yaw = self._values["pose"][:2], self._values["pose"][2:]
-        route = route_along(self._way, position, self._goal[:2])
-        points = into_heading(yaw, route.reshape(-1, 2) - position).reshape(route.shape)
         offset = into_heading(yaw, (self._goal[:2] - position)[None])[0]
         turn = self._goal[2] - yaw[0]
         obs = {
             "depth": self._values["depth"],
             "velocity": self._values["velocity"],
-            "route": points,
+            "route": self.route(),
             "goal": np.array([*offset, np.cos(turn), np.sin(turn)]),
         }
         return {key: torch.from_numpy(np.asarray(value, np.float32))[None] for key, value in obs.items()}
+
+    def route(self) -> np.ndarray:
+        """The next segments of the way (10, 4) [m] in the heading frame."""
+        assert self._goal is not None
+        position, yaw = self._values["pose"][:2], self._values["pose"][2:]
+        route = route_along(self._way, position, self._goal[:2])
+        return into_heading(yaw, route.reshape(-1, 2) - position).reshape(route.shape)
 
     def tick(self, now: float) -> Command | Hold:
         """The command of this period at time ``now``; whatever goes wrong becomes a `Hold`."""

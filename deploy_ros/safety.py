@@ -71,16 +71,11 @@ def depth_obstacles(depth: np.ndarray, camera: CameraMount, base_height: float, 
 
     The body is taken to stand level, its base ``base_height`` [m] above the floor.
     """
-    u = np.tan(camera.horizontal_fov / 2) * (1.0 - (2.0 * np.arange(camera.width) + 1.0) / camera.width)
-    v = np.tan(camera.vertical_fov / 2) * (1.0 - (2.0 * np.arange(camera.height) + 1.0) / camera.height)
-    left, up = np.meshgrid(u, v)
-    c, s = np.cos(camera.pitch), np.sin(camera.pitch)
-    x = camera.position[0] + depth * (c + s * up)
-    y = camera.position[1] + depth * left
-    z = base_height + camera.position[2] + depth * (c * up - s)
+    points = np.array(camera.position) + camera.into_base(camera.pixels() * depth.reshape(-1, 1))
+    depth, z = depth.ravel(), base_height + points[:, 2]
     # The floor's reading drifts with distance when the body pitches: 3 % is a tilt of about 2 degrees.
     seen = (depth < camera.max_range) & (z > FLOOR + 0.03 * depth) & (z < height)
-    return np.stack((x[seen], y[seen]), axis=1).astype(np.float64)
+    return points[seen, :2]
 
 
 def scan_obstacles(ranges: np.ndarray, angles: np.ndarray) -> np.ndarray:

@@ -10,20 +10,13 @@ from omnibody.robots.plant import GROUP_OBJECT, GROUP_SCENE
 from omnibody.robots.spec import CameraMount
 from omnibody.sim_tasks.task import SEMANTIC_CLASSES
 
-_SEEN_GROUPS = np.array([group in (GROUP_SCENE, GROUP_OBJECT) for group in range(mujoco.mjNGROUP)], np.uint8)
+SEEN_GROUPS = np.array([group in (GROUP_SCENE, GROUP_OBJECT) for group in range(mujoco.mjNGROUP)], np.uint8)
 
 
 def ray_directions(mount: CameraMount, pitch_offset: float = 0.0) -> np.ndarray:
     """Unit vectors through the pixel centres in the base frame, (H * W, 3), row by row from the top left."""
-    u = np.tan(mount.horizontal_fov / 2) * (1.0 - (2.0 * np.arange(mount.width) + 1.0) / mount.width)
-    v = np.tan(mount.vertical_fov / 2) * (1.0 - (2.0 * np.arange(mount.height) + 1.0) / mount.height)
-    left, up = np.meshgrid(u, v)
-    optical = np.stack([np.ones_like(left), left, up], -1).reshape(-1, 3)
-    optical /= np.linalg.norm(optical, axis=1, keepdims=True)
-    pitch = mount.pitch + pitch_offset
-    c, s = np.cos(pitch), np.sin(pitch)
-    x, y, z = optical.T
-    return np.stack([c * x + s * z, y, -s * x + c * z], -1)
+    optical = mount.pixels()
+    return mount.into_base(optical / np.linalg.norm(optical, axis=1, keepdims=True), pitch_offset)
 
 
 def semantic_class_of_geoms(model: mujoco.MjModel) -> np.ndarray:
@@ -43,14 +36,15 @@ class DepthCamera:
         self.mount = mount
         # Depth is measured along the optical axis, as depth cameras and ROS do, not along the ray.
         axis = np.array([np.cos(mount.pitch), 0.0, -np.sin(mount.pitch)])
-        self._cosine = ray_directions(mount) @ axis
+        self._rays = ray_directions(mount)
+        self._cosine = self._rays @ axis
         # A ray at the image corner may be longer than max_range and still hit within that depth.
         self._cutoff = mount.max_range / self._cosine.min()
 
     def rays(self, pitch_offset: float = 0.0) -> np.ndarray:
         """Unit vectors (H * W, 3) in the base frame; ``pitch_offset`` [rad] turns the camera further down than its
         mount says (a calibration error, for domain randomisation)."""
-        return ray_directions(self.mount, pitch_offset)
+        return ray_directions(self.mount, pitch_offset) if pitch_offset else self._rays
 
     def cast(
         self, worlds: np.ndarray, classes: np.ndarray, origins: np.ndarray, rays: np.ndarray
@@ -62,7 +56,7 @@ class DepthCamera:
         """
         mount = self.mount
         geoms, distances = np.empty(rays.shape[:2], np.int32), np.empty(rays.shape[:2])
-        native.cast(worlds, origins, np.ascontiguousarray(rays), _SEEN_GROUPS, self._cutoff, geoms, distances)
+        native.cast(worlds, origins, np.ascontiguousarray(rays), SEEN_GROUPS, self._cutoff, geoms, distances)
         distances *= self._cosine
         missed = (geoms < 0) | (distances > mount.max_range)
         distances[missed] = mount.max_range

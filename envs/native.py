@@ -1,8 +1,8 @@
 """MuJoCo's C functions in loops over many worlds that run without Python's lock.
 
 A call from Python per world drops and re-takes the lock each time, and two threads that do so wait for each other: a
-third of a step at 16 worlds. Here one call steps, or casts the cameras of, all worlds of a thread. Worlds are given by
-the addresses of their ``mjModel`` and ``mjData``, which the caller keeps alive; arrays are C-contiguous.
+fifth of a step at 16 worlds of go2. Here one call steps, or casts the cameras of, all worlds of a thread. Worlds are
+given by the addresses of their ``mjModel`` and ``mjData``, which the caller keeps alive; arrays are C-contiguous.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import mujoco
 import numpy as np
 from numba import njit, types
 
-LIBRARY = next(Path(mujoco.__file__).parent.glob("libmujoco*"))
-_library = ctypes.CDLL(str(LIBRARY))  # the copy that the mujoco package has loaded already
+_path = next(Path(mujoco.__file__).parent.glob("libmujoco*"))
+_library = ctypes.CDLL(str(_path))  # the copy that the mujoco package has loaded already
 for _name in ("mj_step", "mj_forward", "mj_multiRay"):
     llvmlite.binding.add_symbol(_name, ctypes.cast(getattr(_library, _name), ctypes.c_void_p).value)
 llvmlite.binding.add_symbol("omnibody_copy", ctypes.cast(ctypes.memmove, ctypes.c_void_p).value)
@@ -34,7 +34,7 @@ _mj_multi_ray = types.ExternalFunction(
 )  # fmt: skip
 _copy = types.ExternalFunction("omnibody_copy", _address(_address, _address, types.int64))
 NUM_ADDRESSES = 6
-JIT = {"cache": True, "nogil": True, "boundscheck": False}
+JIT = {"cache": True, "nogil": True}
 
 
 def addresses(model: mujoco.MjModel, data: mujoco.MjData, sensor: np.ndarray) -> tuple[int, ...]:

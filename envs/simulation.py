@@ -78,7 +78,7 @@ class Shard:
         self._addresses = np.zeros((num, native.NUM_ADDRESSES), np.int64)
         self._touched = np.zeros(num)  # the contact sensors
         self._classes = np.zeros((num, model.ngeom), np.uint8)  # of geoms; as wide as the largest scene so far
-        self._rays = np.tile(camera.rays(), (num, 1, 1))
+        self._rays = np.empty((num, *camera.rays().shape))
         self._offset = np.zeros((num, 3))
 
     def load(self, row: int, model: mujoco.MjModel, qpos: np.ndarray, draw: EpisodeDraw) -> None:

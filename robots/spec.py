@@ -140,6 +140,21 @@ class CameraMount:
     height: int = 16
     max_range: float = 10.0
 
+    def pixels(self) -> np.ndarray:
+        """Vectors through the pixel centres, (H * W, 3), 1 along the optical axis, in the camera's frame (x forward, y
+        left, z up), row by row from the top left: times a depth they are the points seen."""
+        u = np.tan(self.horizontal_fov / 2) * (1.0 - (2.0 * np.arange(self.width) + 1.0) / self.width)
+        v = np.tan(self.vertical_fov / 2) * (1.0 - (2.0 * np.arange(self.height) + 1.0) / self.height)
+        left, up = np.meshgrid(u, v)
+        return np.stack([np.ones_like(left), left, up], -1).reshape(-1, 3)
+
+    def into_base(self, vectors: np.ndarray, pitch_offset: float = 0.0) -> np.ndarray:
+        """Vectors (P, 3) of the camera's frame turned into the base's; ``pitch_offset`` [rad] turns further down."""
+        pitch = self.pitch + pitch_offset
+        c, s = np.cos(pitch), np.sin(pitch)
+        x, y, z = vectors.T
+        return np.stack([c * x + s * z, y, -s * x + c * z], -1)
+
 
 @dataclass(frozen=True)
 class RosInterface:

@@ -32,9 +32,9 @@ from sensor_msgs.msg import Image, JointState, LaserScan
 from std_msgs.msg import Bool, Header
 from std_srvs.srv import Trigger
 
+from omnibody.envs.camera import SEEN_GROUPS
 from omnibody.envs.make import make_env
 from omnibody.robots.errors import UserError
-from omnibody.robots.plant import GROUP_OBJECT, GROUP_SCENE
 from omnibody.sim_tasks.table import task_config
 
 COMMAND_TIMEOUT = 0.5  # without a command for so long the body is stopped [s]
@@ -150,11 +150,10 @@ class SimNode(Node):
         rays = np.stack([np.cos(angles), np.sin(angles), np.zeros(SCAN_RAYS)], 1)
         origin = self.env.world.position[0].double().numpy().copy()
         origin[2] = max(origin[2], SCAN_HEIGHT)
-        groups = np.isin(np.arange(mujoco.mjNGROUP), (GROUP_SCENE, GROUP_OBJECT)).astype(np.uint8)
         hit, distance = np.full(SCAN_RAYS, -1, np.int32), np.zeros(SCAN_RAYS)
         model, data = self.env.model(0), self.env.data(0)
         mujoco.mj_multiRay(
-            model, data, origin, rays.ravel(), groups, True, -1, hit, distance, None, SCAN_RAYS, SCAN_RANGE[1]
+            model, data, origin, rays.ravel(), SEEN_GROUPS, True, -1, hit, distance, None, SCAN_RAYS, SCAN_RANGE[1]
         )
         scan = LaserScan(header=Header(stamp=stamp, frame_id=BASE), angle_min=-math.pi, angle_max=math.pi - step)
         scan.angle_increment, scan.range_min, scan.range_max = step, *SCAN_RANGE

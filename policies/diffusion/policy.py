@@ -96,7 +96,7 @@ class Diffusion(Policy):
         self.net = TokenTransformer(len(centre), tokens, len(self.obs_centre), cfg.width, cfg.layers, cfg.heads)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Squared error of the prediction over real steps; windows of 1 observation and chunks * chunk actions."""
+        """Squared error of the prediction; windows of 1 observation and chunks * chunk actions."""
         tokens = self.cfg.chunks * self.cfg.chunk
         if batch.expert.shape[1] != tokens:
             raise UserError(f"action_steps: wanted chunks * chunk = {tokens}, came {batch.expert.shape[1]}")
@@ -118,7 +118,7 @@ class Diffusion(Policy):
         return {"buffer": torch.zeros(shape, device=device), "fresh": fresh}
 
     def act(self, obs: Obs, state: State, generator: torch.Generator | None = None) -> tuple[Tensor, State]:
-        """The next chunk of actions (B, chunk, Da). Without a generator all noise is 0, its mean."""
+        """The next chunk of actions (B, chunk, Da). Without a generator all noise is 0."""
         cfg, buffer = self.cfg, state["buffer"]
         rows = staircase_rows(cfg.steps, cfg.chunks, cfg.chunk).to(buffer.device)
         start = self.process.sigma(rows[0]).unsqueeze(-1) * _noise(buffer, generator)

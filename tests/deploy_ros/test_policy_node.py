@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import random
 import signal
 import subprocess
 import sys
@@ -31,7 +29,6 @@ class Robot:
     """A robot that stands still before open space, and what it hears."""
 
     def __init__(self, checkpoint: Path) -> None:
-        os.environ.update(ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST", ROS_DOMAIN_ID=str(random.randint(1, 100)))
         options = ["-p", "robot:=carrier", "-p", f"checkpoint:={checkpoint}"]
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
@@ -85,7 +82,7 @@ class Robot:
 
 
 @pytest.fixture
-def robot() -> Iterator[Robot]:
+def robot(domain: None) -> Iterator[Robot]:
     out = Robot(CHECKPOINT)
     yield out
     out.close()

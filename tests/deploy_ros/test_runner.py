@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from omnibody.deploy_ros import runner as module
+from omnibody.deploy_ros import safety
 from omnibody.deploy_ros.runner import Command, Hold, PolicyRunner
 from omnibody.deploy_ros.safety import SafetyFilter, depth_obstacles, scan_obstacles
 from omnibody.envs.make import make_env
@@ -18,6 +19,7 @@ from omnibody.policies.checkpoint import load_policy
 from omnibody.policies.compass.export import OnnxPolicy, export_onnx
 from omnibody.policies.policy import Context, Policy
 from omnibody.robots.table import load_robot
+from omnibody.sim_tasks import planner
 from omnibody.sim_tasks.goal_nav import GoalNavCfg
 from omnibody.sim_tasks.planner import _walk
 
@@ -130,6 +132,13 @@ def test_estop_holds_until_released(runner: PolicyRunner) -> None:
     assert reason(runner.tick(0.0)) == "estop"
     runner.estop = False
     assert isinstance(runner.tick(0.1), Command)
+
+
+def test_a_robot_is_at_its_goal_where_the_task_says_so() -> None:
+    task = GoalNavCfg()
+    assert (task.goal_tolerance, task.heading_tolerance) == (module.GOAL_DISTANCE, module.GOAL_HEADING)
+    assert (task.speed_tolerance, task.turn_tolerance) == (module.REST_SPEED, module.REST_TURN)
+    assert safety.MARGIN == planner.MARGIN
 
 
 def test_a_body_that_still_moves_is_not_at_its_goal(runner: PolicyRunner) -> None:

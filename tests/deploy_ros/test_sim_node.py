@@ -1,6 +1,5 @@
 """The simulated robot as a process of its own: what it publishes is the environment, and it stops without commands."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -22,9 +21,7 @@ TASK, SEED = "goal_nav/single_rack", 1
 
 
 @pytest.fixture
-def ros(monkeypatch):
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+def ros(domain):
     rclpy.init()
     yield rclpy.create_node("listener")
     rclpy.try_shutdown()
