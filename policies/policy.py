@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,11 +29,17 @@ class Policy(nn.Module):
 
     No hidden state on modules: ``begin`` makes the state of B fresh episodes and ``act`` returns the next one, so that
     ``where(done, fresh, state)`` restarts single environments and an export has state in and state out.
-    Statistics for normalisation are buffers. ``cfg`` is the dataclass the policy was built from.
+    Statistics for normalisation are buffers. ``cfg`` is the dataclass the policy was built from. Of the Ta actions of a
+    call the first ``action_steps`` are executed before the next call; later ones are a forecast. Row 0 belongs to the
+    observation given.
     """
 
     spec: IOSpec
     cfg: Any
+    action_steps: int = 1
+
+    def fit_statistics(self, batches: Iterable[Any]) -> None:
+        """Take what normalisation needs from all training data, once, before training. The default needs nothing."""
 
     def loss(self, batch: Any, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Training loss of a batch, a scalar, and its parts for the log."""
@@ -45,6 +52,10 @@ class Policy(nn.Module):
     def act(self, obs: Obs, state: State, generator: torch.Generator | None = None) -> tuple[Tensor, State]:
         """Actions (B, Ta, Da) and the next state. Without a generator: the mean action, deterministic."""
         raise NotImplementedError
+
+    def observe(self, obs: Obs, state: State) -> State:
+        """Take in the observation of a step that needs no new actions: every step is shown to ``act`` or to this."""
+        return state
 
 
 def where_state(done: Tensor, fresh: State, state: State) -> State:
