@@ -25,6 +25,16 @@ def stamp(message: Any) -> float:
     return float(message.header.stamp.sec) + 1e-9 * float(message.header.stamp.nanosec)
 
 
+def check_frame(name: str, message: Any, frame: str) -> None:
+    """Refuse a message in another frame than the odometry's ``frame``; either may leave it out."""
+    came = message.header.frame_id
+    if came and frame and came != frame:
+        raise MessageError(
+            f"{name}.header.frame_id: wanted {frame!r}, the odometry's, came {came!r}; plan in {frame!r}, or remap odom"
+            f" to an odometry in {came!r}"
+        )
+
+
 def pose(message: Any, name: str = "pose") -> np.ndarray:
     """A ``Pose`` as (x [m], y [m], yaw [rad]), float64 (3,)."""
     position, q = message.position, message.orientation

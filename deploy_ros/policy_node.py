@@ -1,23 +1,27 @@
 """Managed lifecycle node that drives one robot: messages in, `PolicyRunner`, commands and diagnostics out.
 
 ``python -m omnibody.deploy_ros.policy_node --ros-args -p robot:=carrier -p checkpoint:=<folder or .onnx>``; with
-``autostart`` it configures and activates itself. It exits with 130 after SIGINT, 143 after SIGTERM and 1 after an
-exception; a zero command goes out first.
+``autostart`` it configures and activates itself. Topics have the names of the body's ``ros`` interface; remap them
+with ``-r odom:=/my/odom``. It commands on the arrival of the readings, at the policy's rate. It exits with 130 after
+SIGINT, 143 after SIGTERM and 1 after an exception; a zero command goes out first.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import rclpy
 import torch
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry
 from nav_msgs.msg import Path as PathMsg
@@ -27,20 +31,29 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image, LaserScan
-from std_msgs.msg import Bool
+from std_msgs.msg import Bool, Header
 from std_srvs.srv import SetBool, Trigger
+from visualization_msgs.msg import MarkerArray
 
-from omnibody.deploy_ros import messages
+from omnibody.deploy_ros import diagnostics, messages
+from omnibody.deploy_ros.inputs import Inputs
 from omnibody.deploy_ros.runner import STALE_PERIODS, Command, Hold, PolicyRunner
 from omnibody.policies.checkpoint import load_policy
-from omnibody.policies.compass.export import OnnxPolicy
+from omnibody.policies.policy import Policy
 from omnibody.robots.errors import UserError, unknown
 from omnibody.robots.table import load_robot
 
-PARAMETERS: dict[str, Any] = {"robot": "carrier", "checkpoint": "", "backend": "torch", "autostart": True}
-BACKENDS: dict[str, Callable[[Path], Any]] = {"torch": load_policy, "onnx": OnnxPolicy}
+PARAMETERS: dict[str, Any] = {
+    "robot": "carrier",
+    "checkpoint": "",
+    "backend": "torch",
+    "rate_hz": 0.0,  # 0: the rate of the policy's training; another one only when asked for
+    "autostart": True,
+}
 SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+BACKENDS = ("torch", "onnx")
+POLLS = 4  # a period: how often it looks whether readings are overdue
 OK, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -52,19 +65,9 @@ class PolicyNode(LifecycleNode):
         for name, default in PARAMETERS.items():
             self.declare_parameter(name, default)
         self._runner: PolicyRunner | None = None
-        self._active, self._engaged = False, True
-        self._answer: Command | Hold = Hold("inactive")
-        self._ticked = 0.0
-        self._twist = self.create_publisher(Twist, "cmd_vel", COMMAND)
-        self._stamped = self.create_publisher(TwistStamped, "cmd_vel_stamped", COMMAND)
-        self._route = self.create_publisher(PathMsg, "route", COMMAND)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", COMMAND)
-        self.create_subscription(Odometry, "odom", self._guarded("pose", self._odom), SENSOR)
-        self.create_subscription(Image, "depth", self._guarded("depth", self._depth), SENSOR)
-        self.create_subscription(LaserScan, "scan", self._guarded("scan", self._scan), SENSOR)
-        self.create_subscription(PoseStamped, "goal_pose", self._guarded("", self._goal), COMMAND)
-        self.create_subscription(PathMsg, "plan", self._guarded("", self._plan), COMMAND)
-        self.create_subscription(Bool, "estop", self._guarded("", self._estop), COMMAND)
+        self._active = False
+        self._answer: Command | Hold = Hold("unconfigured")
+        self._status = self.create_publisher(DiagnosticArray, "/diagnostics", COMMAND)
         self.create_service(SetBool, "engage", self._engage)
         self.create_service(Trigger, "stop", self._stop)
         # Not the ROS clock: a simulator that dies takes /clock with it, and the robot must still stop.
@@ -73,142 +76,169 @@ class PolicyNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load body and policy; what does not fit leaves the node unconfigured."""
-        robot, checkpoint, backend, _ = (self.get_parameter(name).value for name in PARAMETERS)
+        robot, checkpoint, backend, rate_hz, _ = (self.get_parameter(name).value for name in PARAMETERS)
         try:
-            if backend not in BACKENDS:
-                raise unknown("backend", str(backend), BACKENDS)
-            self._runner = PolicyRunner(BACKENDS[backend](Path(checkpoint)), load_robot(robot))
-        except UserError as error:
-            self.get_logger().error(f"not configured: {error}")
-            self._answer = Hold(f"not configured: {error}")
+            runner = PolicyRunner(_policy(backend, Path(checkpoint)), load_robot(robot), rate_hz or None)
+        except Exception as error:  # whatever is wrong with a checkpoint, the node must live to say so
+            message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            self._say(Hold("unconfigured", message))
             return FAILURE
-        self._ticking = [
-            self.create_timer(self._runner.period, self._tick),
-            self.create_timer(self._runner.period, self._watch, clock=self._steady),
-        ]
+        self._open(runner)
+        self._say(Hold("inactive"))
         return OK
+
+    def _open(self, runner: PolicyRunner) -> None:
+        self._runner, ros = runner, runner.embodiment.ros
+        self._inputs = inputs = Inputs(runner)
+        self._twist = self.create_publisher(Twist, ros.cmd_vel, COMMAND)
+        self._stamped = self.create_publisher(TwistStamped, f"{ros.cmd_vel}_stamped", COMMAND)
+        self._route = self.create_publisher(PathMsg, "route", COMMAND)
+        self._markers = self.create_publisher(MarkerArray, "markers", COMMAND)
+        # Messages that wait together are taken in this order: the readings that make a tick come last.
+        self._listening = [
+            self.create_subscription(kind, topic, self._guarded(key, take), qos)
+            for kind, topic, key, take, qos in (
+                (Bool, "estop", "", self._estop, COMMAND),
+                (PoseStamped, "goal_pose", "", inputs.goal_pose, COMMAND),
+                (PathMsg, "plan", "", inputs.plan, COMMAND),
+                (LaserScan, "scan", "scan", inputs.scan, SENSOR),
+                (Image, ros.depth, "depth", inputs.depth, SENSOR),
+                (Odometry, ros.odom, "pose", inputs.odom, SENSOR),
+            )
+        ]
+        self._poll = self.create_timer(runner.period / POLLS, self._try_tick)
+        self._watch = self.create_timer(STALE_PERIODS * runner.period, self._clock_stopped, clock=self._steady)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin to command."""
-        self._active, self._ticked = True, time.monotonic()
+        self._active = True
+        self._watch.reset()
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop."""
+        self.halt(Hold("inactive"))
         self._active = False
-        self.halt("inactive")
         return super().on_deactivate(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop for good."""
+        return self.on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Forget the policy."""
-        for timer in self._ticking:
+        for timer in (self._poll, self._watch):
             self.destroy_timer(timer)
+        for subscription in self._listening:
+            self.destroy_subscription(subscription)
+        for publisher in (self._twist, self._stamped, self._route, self._markers):
+            self.destroy_publisher(publisher)
         self._runner = None
+        self._say(Hold("unconfigured"))
         return OK
 
-    def halt(self, reason: str) -> None:
-        """Send a zero command now."""
-        self._answer = Hold(reason)
-        if self._runner is not None:
+    def halt(self, hold: Hold) -> None:
+        """Send a zero command now, if it may command at all."""
+        if self._runner is not None and self._active:
             self._runner.safety.stopped()
-        self._send(np.zeros(3))
+            self._send(np.zeros(3))
+            self._say(hold)
 
-    def _tick(self) -> None:
-        if not self._active or self._runner is None:
+    def _try_tick(self) -> None:
+        now = self.get_clock().now().nanoseconds * 1e-9
+        if self._runner is None or not self._active or not self._runner.due(now):
             return
-        self._ticked = time.monotonic()
-        answer = self._runner.tick(self.get_clock().now().nanoseconds * 1e-9) if self._engaged else Hold("disengaged")
-        if not isinstance(answer, Command):
-            self.halt(answer.reason)
+        answer = self._runner.tick(now)
+        self._watch.reset()
+        if isinstance(answer, Hold):
+            self.halt(answer)
             return
-        self._answer = answer
         self._send(answer.twist)
-        self._route.publish(self._route_message(self._runner))
+        self._say(answer)
+        self._show(self._runner)
 
-    def _watch(self) -> None:
-        if self._active and self._runner and time.monotonic() - self._ticked > STALE_PERIODS * self._runner.period:
-            self.halt("stale: clock")
+    def _clock_stopped(self) -> None:
+        if self._runner is not None and self._active:
+            self._runner.interrupted()
+            self.halt(Hold("stale: clock"))
 
     def _send(self, twist: np.ndarray) -> None:
-        stamped = TwistStamped()
-        stamped.header.stamp, stamped.header.frame_id = self.get_clock().now().to_msg(), "base_link"
+        assert self._runner is not None
+        stamped = TwistStamped(header=self._header(self._runner.embodiment.ros.base_frame))
         messages.fill_twist(stamped.twist, twist)
         self._twist.publish(stamped.twist)
         self._stamped.publish(stamped)
 
-    def _route_message(self, runner: PolicyRunner) -> PathMsg:
-        points = runner.route()[:, 2:]
-        out = PathMsg()
-        out.header.stamp, out.header.frame_id = self.get_clock().now().to_msg(), runner.embodiment.ros.base_frame
-        for x, y in points.tolist():
-            pose = PoseStamped(header=out.header)
-            pose.pose.position.x, pose.pose.position.y = x, y
-            out.poses.append(pose)
-        return out
+    def _show(self, runner: PolicyRunner) -> None:
+        base = self._header(runner.embodiment.ros.base_frame)
+        if self._route.get_subscription_count():
+            self._route.publish(diagnostics.path(base, runner.route()[:, 2:]))
+        if self._markers.get_subscription_count():
+            self._markers.publish(diagnostics.markers(runner, base, self._header(self._inputs.frame)))
 
-    def _guarded(self, key: str, take: Callable[[PolicyRunner, Any], None]) -> Callable[[Any], None]:
+    def _header(self, frame: str) -> Header:
+        return Header(stamp=self.get_clock().now().to_msg(), frame_id=frame)
+
+    def _say(self, answer: Command | Hold) -> None:
+        """Remember the answer; a change of state is one line of JSON in the log."""
+        last, self._answer = self._answer, answer
+        what, detail = (answer.what, answer.detail) if isinstance(answer, Hold) else ("driving", "")
+        if what != (last.what if isinstance(last, Hold) else "driving") or what == "unconfigured":
+            self.get_logger().info(json.dumps({"state": what, "detail": detail}))
+
+    def _guarded(self, key: str, take: Callable[[Any], None]) -> Callable[[Any], None]:
         """A callback that turns a bad message into a fault of its reading ``key``, or only a log line."""
 
         def callback(message: Any) -> None:
-            if self._runner is None:
-                return
             try:
-                take(self._runner, message)
+                take(message)
             except UserError as error:
                 self.get_logger().error(str(error), throttle_duration_sec=1.0)
-                if key:
+                if key and self._runner is not None:
                     self._runner.fault(key, str(error))
+            if key:
+                self._try_tick()
 
         return callback
 
-    def _odom(self, runner: PolicyRunner, message: Odometry) -> None:
-        pose, twist = messages.odometry(message)
-        runner.observe("pose", pose, messages.stamp(message))
-        runner.observe("velocity", twist, messages.stamp(message))
-
-    def _depth(self, runner: PolicyRunner, message: Image) -> None:
-        runner.observe("depth", messages.depth(message, runner.embodiment.camera), messages.stamp(message))
-
-    def _scan(self, runner: PolicyRunner, message: LaserScan) -> None:
-        runner.observe("scan", np.stack(messages.scan(message), axis=1), messages.stamp(message))
-
-    def _goal(self, runner: PolicyRunner, message: PoseStamped) -> None:
-        runner.set_goal(messages.goal_pose(message))
-
-    def _plan(self, runner: PolicyRunner, message: PathMsg) -> None:
-        runner.set_route(messages.path(message))
-
-    def _estop(self, runner: PolicyRunner, message: Bool) -> None:
-        runner.estop = message.data
+    def _estop(self, message: Bool) -> None:
+        assert self._runner is not None
+        self._runner.estop = message.data
         if message.data:
-            self.halt("estop")
+            self.halt(Hold("estop"))
 
     def _engage(self, request: Any, response: Any) -> Any:
-        self._engaged, response.success = request.data, True
+        response.success = self._runner is not None
+        if self._runner is None:
+            response.message = "unconfigured"
+            return response
+        self._runner.engaged = request.data
         if not request.data:
-            self.halt("disengaged")
+            self.halt(Hold("disengaged"))
+            response.message = "stopped; call engage to go on"
         return response
 
     def _stop(self, request: Any, response: Any) -> Any:
-        self._engaged, response.success, response.message = False, True, "stopped; call engage to go on"
-        self.halt("disengaged")
-        return response
+        return self._engage(SetBool.Request(data=False), response)
 
     def _report(self) -> None:
-        """Diagnostics: ERROR while it holds for a fault, WARN while it waits."""
-        reason = self._answer.reason if isinstance(self._answer, Hold) else ""
-        waiting = reason in ("inactive", "no goal", "goal reached", "disengaged")
-        level = DiagnosticStatus.WARN if waiting else DiagnosticStatus.ERROR if reason else DiagnosticStatus.OK
+        hold = self._answer.reason if isinstance(self._answer, Hold) else ""
         counts = {**self._runner.counts, **self._runner.safety.counts} if self._runner else {}
-        status = DiagnosticStatus(level=level, name=self.get_name(), message=reason or "driving")
-        status.values = [KeyValue(key=key, value=str(value)) for key, value in counts.items()]
-        message = DiagnosticArray(status=[status])
-        message.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(message)
+        self._status.publish(diagnostics.diagnostics(self.get_name(), self._header(""), hold, counts))
 
 
-def main() -> int:
-    """Run the node until a signal or an exception; returns the exit code."""
+def _policy(backend: str, source: Path) -> Policy:
+    if backend == "torch":
+        return load_policy(source)
+    if backend != "onnx":
+        raise unknown("backend", backend, BACKENDS)
+    from omnibody.policies.compass.export import OnnxPolicy  # a second of imports that torch does not need
+
+    return OnnxPolicy(source)
+
+
+def main() -> NoReturn:
+    """Run the node until a signal or an exception, and leave with the exit code that says which."""
     torch.set_num_threads(1)
     rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
     caught: list[int] = []
@@ -223,13 +253,16 @@ def main() -> int:
         while not caught:
             executor.spin_once(timeout_sec=0.05)
         code = 128 + caught[0]
-    finally:
-        node.halt("exit")
-        time.sleep(0.1)  # lets a reliable writer hand over its last message
-        node.destroy_node()
-        rclpy.shutdown()
-    return code
+    except Exception:
+        traceback.print_exc()
+    node.halt(Hold("exit"))
+    time.sleep(0.1)  # lets a reliable writer hand over its last message
+    node.destroy_node()
+    rclpy.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # nothing is left to save, and torch takes seconds to fold up on a busy computer
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -6,6 +6,7 @@ All times are seconds on one clock, that of the readings' stamps; poses are (x [
 from __future__ import annotations
 
 import time
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,18 +16,20 @@ from omnibody.deploy_ros.safety import SafetyFilter, depth_obstacles, scan_obsta
 from omnibody.policies.policy import Context, Obs, Policy, State
 from omnibody.robots.errors import UserError
 from omnibody.robots.plant import into_heading
-from omnibody.robots.route import route_along
+from omnibody.robots.route import ROUTE_SEGMENTS, route_along
 from omnibody.robots.spec import Embodiment
 
 NEEDED = ("pose", "velocity", "depth")
-GIVEN = ("depth", "velocity", "route", "goal")  # the observations made here
 STALE_PERIODS = 3.0
+SLACK = 0.1  # of a period: a tick follows the readings' arrival so much early or late
 FUTURE = 0.05  # clocks of two machines may differ by this [s]
 RESUME = 0.5  # fresh data for this long ends a hold [s]
 OVERRUNS = 5  # in a row
 GOAL_DISTANCE, GOAL_HEADING = 0.5, 0.1  # at the goal, as in training [m], [rad]; heading if the body turns in place
 REST_SPEED, REST_TURN = 0.1, 0.1  # and at rest: a body stopped while it moves may coast out again [m/s], [rad/s]
+REST_WINDOW = 0.5  # on average over this time, as a gait sways [s]
 SAME_GOAL = 1e-3  # a streamed goal repeats itself up to this
+PLAN_END = 1.0  # a plan that ends farther from the goal is one to another goal [m]
 
 
 @dataclass(frozen=True)
@@ -38,33 +41,42 @@ class Command:
 
 @dataclass(frozen=True)
 class Hold:
-    """Stand still, and why."""
+    """Stand still: ``what`` names the cause, ``detail`` what changes from tick to tick."""
 
-    reason: str
+    what: str
+    detail: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Both in one line."""
+        return f"{self.what}, {self.detail}" if self.detail else self.what
 
 
 class PolicyRunner:
-    """Runs ``policy`` on ``embodiment``: feed it with ``observe``, call ``tick`` once a period.
+    """Runs ``policy`` on ``embodiment``: feed it with ``observe``, call ``tick`` when it is ``due``.
 
-    ``counts`` adds up overruns and policy errors; ``safety.counts`` what was clamped.
+    The rate is the policy's own; only ``rate_hz`` overrules it. ``counts`` adds up ticks, overruns and policy errors;
+    ``safety.counts`` what was clamped.
     """
 
-    def __init__(self, policy: Policy, embodiment: Embodiment) -> None:
-        unknown = set(getattr(policy, "obs_keys", policy.spec.obs)) - set(GIVEN)
-        if unknown:
-            raise UserError(f"a robot gives {', '.join(GIVEN)}; the policy wants {', '.join(sorted(unknown))} as well")
-        if policy.spec.rate_hz != embodiment.rate_hz:
+    def __init__(self, policy: Policy, embodiment: Embodiment, rate_hz: float | None = None) -> None:
+        _check_fit(policy, embodiment)
+        if rate_hz is None and policy.spec.rate_hz != embodiment.rate_hz:
             raise UserError(
-                f"the policy was trained at {policy.spec.rate_hz} Hz, {embodiment.name} runs at {embodiment.rate_hz} Hz"
+                f"the policy was trained at {policy.spec.rate_hz} Hz, {embodiment.name} runs at {embodiment.rate_hz}"
+                " Hz; ask for a rate to run it all the same"
             )
         self.policy, self.embodiment = policy, embodiment
-        self.period = 1.0 / embodiment.rate_hz
+        self.period = 1.0 / (rate_hz or policy.spec.rate_hz)
         self.safety = SafetyFilter(embodiment, self.period)
-        self.counts = {"overruns": 0, "errors": 0}
-        self.estop = False
+        self.counts = {"ticks": 0, "overruns": 0, "errors": 0}
+        self.estop, self.engaged = False, True
         self._values: dict[str, np.ndarray] = {}
         self._stamps: dict[str, float] = {}
         self._faults: dict[str, str] = {}
+        self._new: set[str] = set()  # what came since the last tick
+        self._poses: deque[tuple[float, np.ndarray]] = deque()  # of the last REST_WINDOW, with their stamps
+        self._ticked, self._driving = -np.inf, False
         self._fresh_since: float | None = -np.inf  # None while data is missing
         self._goal: np.ndarray | None = None
         self._reached = False
@@ -72,6 +84,7 @@ class PolicyRunner:
         self._overruns = 0
         self._state: State
         self._begin()
+        self._warm_up()
 
     def observe(self, key: str, value: np.ndarray, stamp: float) -> None:
         """A reading: "pose" (3,), "velocity" (3,), "depth" (H, W) [m] or "scan" (R, 2) of range [m] and angle [rad]."""
@@ -83,13 +96,22 @@ class PolicyRunner:
         else:
             backwards = stamp < self._stamps.get(key, -np.inf)
             self._values[key], self._stamps[key] = value, stamp
+            self._new.add(key)
             self._faults.pop(key, None)
             if backwards:  # a restarted driver: take its clock, but only after a while
-                self._fresh_since = None
+                self.interrupted()
+            if key == "pose":
+                self._remember(stamp, value)
 
     def fault(self, key: str, reason: str) -> None:
         """The latest reading of ``key`` was unusable: hold until a good one has come."""
         self._faults[key] = reason
+        self._new.add(key)
+
+    def interrupted(self) -> None:
+        """Time went on unseen: hold until data has been fresh for a while."""
+        self._fresh_since = None
+        self._poses.clear()
 
     def set_goal(self, pose: np.ndarray | tuple[float, float, float]) -> None:
         """Drive to a pose. A new one starts an episode; the same one again changes nothing."""
@@ -97,11 +119,11 @@ class PolicyRunner:
         if goal.shape != (3,) or not np.isfinite(goal).all():
             raise UserError(f"goal: wanted finite (x, y, yaw), came {goal.tolist()}")
         if self._goal is None or np.abs(goal - self._goal).max() > SAME_GOAL:
-            self._goal, self._reached, self._way = goal, False, np.zeros((0, 2))
+            self._goal, self._reached = goal, False
             self._begin()
 
     def set_route(self, points: np.ndarray) -> None:
-        """The way to the goal (K, 2) [m] of a planner; without one it is a straight line."""
+        """The way (K, 2) [m] of a planner, before or after its goal; without one to the goal it is a straight line."""
         if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
             raise UserError(f"plan: wanted finite points (K, 2), came shape {points.shape}")
         self._way = np.array(points, np.float64)
@@ -124,63 +146,96 @@ class PolicyRunner:
         """The next segments of the way (10, 4) [m] in the heading frame."""
         assert self._goal is not None
         position, yaw = self._values["pose"][:2], self._values["pose"][2:]
-        route = route_along(self._way, position, self._goal[:2])
+        route = route_along(self.way(), position, self._goal[:2])
         return into_heading(yaw, route.reshape(-1, 2) - position).reshape(route.shape)
+
+    def way(self) -> np.ndarray:
+        """The plan in use (K, 2) [m], odom frame; one to another goal is not."""
+        if self._goal is None or len(self._way) == 0 or np.linalg.norm(self._way[-1] - self._goal[:2]) > PLAN_END:
+            return np.zeros((0, 2))
+        return self._way
+
+    def due(self, now: float) -> bool:
+        """Whether to tick at ``now``: once a period when new readings are there, without them a little later.
+
+        At once when a reading has become too old to drive on.
+        """
+        since = now - self._ticked
+        late = not 0.0 <= since < (1.0 + SLACK) * self.period
+        ready = since >= (1.0 - SLACK) * self.period and self._new.issuperset(NEEDED)
+        return late or ready or (self._driving and self._stale(now) is not None)
 
     def tick(self, now: float) -> Command | Hold:
         """The command of this period at time ``now``; whatever goes wrong becomes a `Hold`."""
-        reason = self._not_ready(now)
-        if not reason:
+        self._ticked = now
+        self.counts["ticks"] += 1
+        answer = self._answer(now)
+        self._new.clear()
+        self._driving = isinstance(answer, Command)
+        if isinstance(answer, Hold):
+            self.safety.stopped()
+        return answer
+
+    def _answer(self, now: float) -> Command | Hold:
+        hold = self._not_ready(now)
+        if hold is None:
             try:
                 twist = self._act()
                 if not np.isfinite(twist).all():
                     raise ValueError(f"action: wanted finite numbers, came {twist.tolist()}")
                 if self._overruns < OVERRUNS:
                     return Command(self.safety.filter(twist, self._obstacles()))
-                reason = f"overrun: the policy took longer than {self.period:.3f} s {self._overruns} times in a row"
+                hold = Hold("overrun", f"over {self.period:.3f} s {self._overruns} times in a row")
             except Exception as error:  # whatever it is, the robot must stop
                 self.counts["errors"] += 1
                 self._begin()
-                reason = f"policy: {type(error).__name__}: {error}"
-        self.safety.stopped()
-        return Hold(reason)
+                hold = Hold("policy failed", f"{type(error).__name__}: {error}")
+        return hold
 
-    def _not_ready(self, now: float) -> str:
+    def _not_ready(self, now: float) -> Hold | None:
         if self.estop:
-            return "estop"
+            return Hold("estop")
+        if not self.engaged:
+            return Hold("disengaged")
         stale = self._stale(now)
-        if stale:
+        if stale is not None:
             self._fresh_since = None
             return stale
         if self._fresh_since is None or self._fresh_since > now:
             self._fresh_since = now
         if now - self._fresh_since < RESUME:
-            return f"recovering: fresh data for {now - self._fresh_since:.2f} s of {RESUME} s"
+            return Hold("recovering", f"fresh data for {now - self._fresh_since:.2f} s of {RESUME} s")
         if self._goal is None:
-            return "no goal"
+            return Hold("no goal")
         self._reached = self._reached or self._at_goal(self._goal)
-        return "goal reached" if self._reached else ""
+        return Hold("goal reached") if self._reached else None
 
-    def _stale(self, now: float) -> str:
-        if self._faults:
-            key, reason = next(iter(self._faults.items()))
-            return f"{key}: {reason}"
+    def _stale(self, now: float) -> Hold | None:
+        for key, reason in self._faults.items():
+            return Hold(f"unusable: {key}", reason)
         for key in (*NEEDED, *(("scan",) if "scan" in self._values else ())):
             if key not in self._values:
-                return f"stale: {key}, none came yet"
+                return Hold(f"stale: {key}", "none came yet")
             age = now - self._stamps[key]
             if not -FUTURE <= age <= STALE_PERIODS * self.period + 1e-6:
-                return f"stale: {key}, age {age:.2f} s"
-        return ""
+                return Hold(f"stale: {key}", f"age {age:.2f} s")
+        return None
+
+    def _remember(self, stamp: float, pose: np.ndarray) -> None:
+        if len(self._poses) > 1 and stamp - self._poses[-2][0] < REST_WINDOW / 20:
+            self._poses.pop()  # a flood of readings takes no more memory
+        self._poses.append((stamp, pose))
+        while len(self._poses) > 1 and self._poses[1][0] <= stamp - REST_WINDOW + 1e-6:
+            self._poses.popleft()
 
     def _at_goal(self, goal: np.ndarray) -> bool:
-        apart = goal - self._values["pose"]
-        turn = abs(np.arctan2(np.sin(apart[2]), np.cos(apart[2])))
+        (then, before), (now, pose) = self._poses[0], self._poses[-1]
+        apart, moved = goal - pose, pose - before
         in_place = self.embodiment.limits.min_turning_radius == 0.0
-        velocity = self._values["velocity"]
-        at_rest = np.linalg.norm(velocity[:2]) < REST_SPEED and abs(velocity[2]) < REST_TURN
-        near = np.linalg.norm(apart[:2]) < GOAL_DISTANCE and (turn < GOAL_HEADING or not in_place)
-        return bool(near and at_rest)
+        near = np.linalg.norm(apart[:2]) < GOAL_DISTANCE and (abs(_wrapped(apart[2])) < GOAL_HEADING or not in_place)
+        seconds = now - then
+        at_rest = np.linalg.norm(moved[:2]) < REST_SPEED * seconds and abs(_wrapped(moved[2])) < REST_TURN * seconds
+        return bool(near and at_rest and seconds >= REST_WINDOW - 1e-6)
 
     def _act(self) -> np.ndarray:
         began = time.perf_counter()
@@ -198,9 +253,39 @@ class PolicyRunner:
             points = np.concatenate((points, scan_obstacles(*self._values["scan"].T)))
         return points
 
+    def _warm_up(self) -> None:
+        """Act once on zeros: a first call takes a second, and what cannot run should say so before it drives."""
+        obs = {key: torch.zeros(1, *shape) for key, shape in _given(self.embodiment).items()}
+        with torch.inference_mode():
+            self.policy.act(obs, self._state)
+
     def _begin(self) -> None:
         self._state = self.policy.begin(Context(self.embodiment), 1)
 
     def _shape(self, key: str) -> tuple[int, ...]:
         camera = self.embodiment.camera
         return {"pose": (3,), "velocity": (3,), "depth": (camera.height, camera.width), "scan": (-1, 2)}[key]
+
+
+def _wrapped(angle: float) -> float:
+    """The same angle in (-pi, pi] [rad]."""
+    return float(np.arctan2(np.sin(angle), np.cos(angle)))
+
+
+def _given(embodiment: Embodiment) -> dict[str, tuple[int, ...]]:
+    """The observations made here and their shapes."""
+    camera = embodiment.camera
+    return {"depth": (camera.height, camera.width), "velocity": (3,), "route": (ROUTE_SEGMENTS, 4), "goal": (4,)}
+
+
+def _check_fit(policy: Policy, embodiment: Embodiment) -> None:
+    """Refuse a policy that wants what this body does not give."""
+    given, spec = _given(embodiment), policy.spec
+    wanted = getattr(policy, "obs_keys", spec.obs)
+    unknown = sorted(set(wanted) - set(given))
+    if unknown:
+        raise UserError(f"a robot gives {', '.join(given)}; the policy wants {', '.join(unknown)} as well")
+    shapes = [(key, spec.obs[key].shape, given[key]) for key in wanted]
+    for name, wants, has in [*shapes, ("action", spec.action.shape, (3,))]:
+        if tuple(wants) != has:
+            raise UserError(f"{name}: the policy wants shape {tuple(wants)}, {embodiment.name} has {has}")

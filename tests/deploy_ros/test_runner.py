@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from omnibody.envs.make import make_env
 from omnibody.policies.checkpoint import load_policy
 from omnibody.policies.compass.export import OnnxPolicy, export_onnx
 from omnibody.policies.policy import Context, Policy
+from omnibody.robots.errors import UserError
 from omnibody.robots.table import load_robot
 from omnibody.sim_tasks import planner
 from omnibody.sim_tasks.goal_nav import GoalNavCfg
@@ -94,12 +96,12 @@ def test_a_number_that_is_none_never_reaches_the_policy(runner: PolicyRunner, ke
     value = (FAR if key == "depth" else np.zeros(3)).copy()
     value.flat[0] = bad
     feed(runner, 0.1, **{key: value})
-    assert reason(runner.tick(0.1)) == f"{key}: wanted finite numbers, came NaN or inf"
+    assert reason(runner.tick(0.1)) == f"unusable: {key}, wanted finite numbers, came NaN or inf"
 
 
 def test_a_wrong_size_names_wanted_and_came(runner: PolicyRunner) -> None:
     feed(runner, 0.0, depth=np.ones((8, 8), np.float32))
-    assert reason(runner.tick(0.0)) == "depth: wanted shape (16, 64), came (8, 8)"
+    assert reason(runner.tick(0.0)) == "unusable: depth, wanted shape (16, 64), came (8, 8)"
 
 
 def test_an_exception_or_nan_of_the_policy_holds(runner: PolicyRunner, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +111,7 @@ def test_an_exception_or_nan_of_the_policy_holds(runner: PolicyRunner, monkeypat
         raise RuntimeError("broken")
 
     monkeypatch.setattr(runner.policy, "act", fail)
-    assert reason(runner.tick(0.0)) == "policy: RuntimeError: broken" and runner.counts["errors"] == 1
+    assert reason(runner.tick(0.0)) == "policy failed, RuntimeError: broken" and runner.counts["errors"] == 1
     monkeypatch.setattr(runner.policy, "act", lambda obs, state: (torch.full((1, 1, 3), math.nan), state))
     assert "wanted finite numbers" in reason(runner.tick(0.1))
     monkeypatch.undo()
@@ -118,7 +120,7 @@ def test_an_exception_or_nan_of_the_policy_holds(runner: PolicyRunner, monkeypat
 
 def test_five_overruns_in_a_row_hold(runner: PolicyRunner) -> None:
     runner.period = 0.0  # every call is late
-    runner._stale = lambda now: ""  # the data is not what is tested here
+    runner._stale = lambda now: None  # the data is not what is tested here
     feed(runner, 0.0)
     answers = [runner.tick(0.0) for _ in range(6)]
     assert [reason(a)[:7] for a in answers] == ["", "", "", "", "overrun", "overrun"] and runner.counts["overruns"] == 6
@@ -141,22 +143,100 @@ def test_a_robot_is_at_its_goal_where_the_task_says_so() -> None:
     assert safety.MARGIN == planner.MARGIN
 
 
+def linger(runner: PolicyRunner, pose: np.ndarray, first: float, speed: float = 0.0) -> Command | Hold:
+    """The answer after half a second about ``pose``, moving in x at ``speed`` [m/s]."""
+    for n in range(6):
+        feed(runner, first + n / 10, pose=pose + np.array([speed * (n - 5) / 10, 0.0, 0.0]))
+        answer = runner.tick(first + n / 10)
+    return answer
+
+
 def test_a_body_that_still_moves_is_not_at_its_goal(runner: PolicyRunner) -> None:
-    feed(runner, 0.0, velocity=np.array([0.3, 0.0, 0.0]))
-    runner.set_goal((0.2, 0.0, 0.0))
-    assert isinstance(runner.tick(0.0), Command)
-    feed(runner, 0.1, velocity=np.zeros(3))
-    assert reason(runner.tick(0.1)) == "goal reached"
+    assert isinstance(linger(runner, np.array([2.8, 0.0, 0.0]), 0.0, speed=0.3), Command)
+    assert reason(linger(runner, np.array([2.8, 0.0, 0.0]), 0.6)) == "goal reached"
+
+
+def test_a_swaying_body_is_at_rest_as_in_the_task(runner: PolicyRunner) -> None:
+    env = make_env("carrier", GoalNavCfg(num_scenes=1), num_envs=1, tier="T0", threads=1)
+    env.reset(seed=0)
+    for n in range(12):
+        world = env.step(torch.tensor([[0.3 * (-1) ** n, 0.0, 0.0]])).world
+        pose = np.array([*world.position[0, :2].tolist(), float(world.yaw[0])])
+        feed(runner, n / 10, pose=pose)
+    (then, before), (now, last) = runner._poses[0], runner._poses[-1]
+    moved = np.linalg.norm(last[:2] - before[:2]) / (now - then)
+    assert np.isclose(moved, world.twist[0, :2].norm(), atol=1e-4)
+    runner.set_goal(last)
+    assert reason(runner.tick(1.1)) == "goal reached"
 
 
 def test_the_goal_latches_and_a_new_one_arms_again(runner: PolicyRunner) -> None:
-    feed(runner, 0.0, pose=np.array([2.8, 0.0, 0.0]))
-    assert reason(runner.tick(0.0)) == "goal reached"
-    feed(runner, 0.1, pose=np.array([1.0, 0.0, 0.0]))  # pushed away
+    assert reason(linger(runner, np.array([2.8, 0.0, 0.0]), 0.0)) == "goal reached"
+    feed(runner, 0.6, pose=np.array([1.0, 0.0, 0.0]))  # pushed away
     runner.set_goal((3.0, 0.0, 0.0))
-    assert reason(runner.tick(0.1)) == "goal reached"
+    assert reason(runner.tick(0.6)) == "goal reached"
     runner.set_goal((-3.0, 0.0, 0.0))
-    assert isinstance(runner.tick(0.1), Command)
+    assert isinstance(runner.tick(0.6), Command)
+
+
+def test_plan_and_goal_may_come_in_either_order(runner: PolicyRunner) -> None:
+    old, new = np.array([[0.0, 0.0], [1.0, 2.0], [3.0, 0.0]]), np.array([[0.0, 0.0], [-2.0, 1.0], [-3.0, 0.0]])
+    feed(runner, 0.0)
+    runner.set_route(old)
+    assert runner.way().tolist() == old.tolist()
+    runner.set_goal((-3.0, 0.0, 0.0))
+    straight = runner.route()
+    assert len(runner.way()) == 0  # the old plan leads elsewhere
+    runner.set_route(new)
+    after = runner.route()
+    assert not np.allclose(after, straight)
+    runner.set_goal((3.0, 0.0, 0.0))
+    runner.set_route(new)
+    runner.set_goal((-3.0, 0.0, 0.0))  # the plan was there first
+    assert np.allclose(runner.route(), after)
+
+
+def test_it_ticks_when_readings_come_and_without_them_a_little_later(runner: PolicyRunner) -> None:
+    feed(runner, 0.0)
+    assert runner.due(0.0)
+    runner.tick(0.0)
+    feed(runner, 0.05)
+    assert not runner.due(0.05)  # too early
+    feed(runner, 0.1, depth=None)
+    assert runner.due(0.1)  # the depth of 0.05 is new too
+    runner.tick(0.1)
+    feed(runner, 0.2, depth=None)
+    assert not runner.due(0.2) and runner.due(0.22)
+    runner.tick(0.22)
+    assert not runner.due(0.29) and runner.due(0.0)  # a clock that jumped back
+
+
+def test_it_stops_at_once_when_a_reading_has_become_stale(runner: PolicyRunner) -> None:
+    feed(runner, 0.0)
+    assert isinstance(runner.tick(0.29), Command)
+    assert not runner.due(0.3) and runner.due(0.301)
+    assert reason(runner.tick(0.301)).startswith("stale")
+    assert not runner.due(0.33)
+
+
+def test_another_rate_is_refused_unless_asked_for(policy: Policy) -> None:
+    slow = dataclasses.replace(CARRIER, rate_hz=5.0)
+    with pytest.raises(UserError, match=r"trained at 10.0 Hz, carrier runs at 5.0 Hz; ask for"):
+        PolicyRunner(policy, slow)
+    assert PolicyRunner(policy, slow, rate_hz=5.0).period == 0.2
+
+
+def test_a_body_with_another_camera_is_refused(policy: Policy) -> None:
+    other = dataclasses.replace(CARRIER, camera=dataclasses.replace(CARRIER.camera, width=32))
+    with pytest.raises(UserError, match=r"depth: the policy wants shape \(16, 64\), carrier has \(16, 32\)"):
+        PolicyRunner(policy, other)
+
+
+def test_a_flood_of_readings_keeps_few(runner: PolicyRunner) -> None:
+    for n in range(5000):
+        runner.observe("pose", np.zeros(3), n / 1000)
+        runner.observe("pose", np.zeros(3), n / 1000)
+    assert len(runner._poses) < 50 and reason(linger(runner, np.array([2.8, 0.0, 0.0]), 6.0)) == "goal reached"
 
 
 def test_streaming_one_goal_keeps_the_memory(policy: Policy) -> None:
@@ -207,6 +287,7 @@ def test_torch_and_onnx_command_alike(policy: Any, tmp_path: Path) -> None:
     rng, worst = np.random.default_rng(0), 0.0
     for runner in runners:
         runner.set_goal((5.0, 1.0, 0.5))
+        runner.period = 10.0  # a busy computer is not what is tested here
     for n in range(100):
         pose, velocity = np.array([0.02 * n, 0.1 * math.sin(n / 9), 0.01 * n]), rng.normal(0.0, 0.2, 3)
         depth = rng.uniform(3.0, 10.0, (16, 64)).astype(np.float32)
