@@ -30,6 +30,10 @@ VERBS = {
     "eval": Verb("measure policies on bodies and tasks, write a report", "omnibody.training.evaluate:main"),
     "export": Verb("write a policy as ONNX and check it against torch", "omnibody.training.export:main"),
     "bench": Verb("measure speed against a limit and a peer", "omnibody.training.bench.run:main"),
+    "deploy": Verb(
+        "drive robots over ROS 2: simulated, a fleet of them, or a real one",
+        "omnibody.deploy_ros.workstation.deploy:main",
+    ),
     "doctor": Verb("what is installed and usable, and how to get the rest", "omnibody.training.doctor:main"),
     "list": Verb("robots, tasks, policies and checkpoints", "omnibody.training.listing:main"),
 }

@@ -1,0 +1,134 @@
+"""ROS nodes as processes that live and die together: what launch does where launch is installed."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+CONFIG = Path(__file__).resolve().parents[1] / "config"  # one parameter file per robot
+MODULES = {
+    "policy_node": "omnibody.deploy_ros.policy_node",
+    "sim_node": "omnibody.deploy_ros.workstation.sim_node",
+}
+PATIENCE = 5.0  # for a node to stop by itself [s]
+POLL = 0.1  # [s]
+PR_SET_PDEATHSIG = 1  # of prctl(2): which signal this process gets when its parent dies
+
+
+@dataclass(frozen=True)
+class Program:
+    """One node: ``executable`` of `MODULES` for the body ``robot``, with parameters beyond those of the body's file."""
+
+    executable: str
+    robot: str
+    namespace: str = ""
+    parameters: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def name(self) -> str:
+        """Its full name in ROS."""
+        return f"{self.namespace and '/' + self.namespace}/{self.executable}"
+
+    def command(self) -> list[str]:
+        """The words that start it."""
+        words = [sys.executable, "-m", MODULES[self.executable], "--ros-args"]
+        file = CONFIG / f"{self.robot}.yaml"
+        # A body of one's own has no parameter file; its path is its name.
+        words += ["--params-file", str(file)] if file.is_file() else ["-p", f"robot:={self.robot}"]
+        for key, value in self.parameters.items():
+            words += ["-p", f"{key}:={str(value).lower() if isinstance(value, bool) else value}"]
+        if self.namespace:
+            # Every simulated body has a time of its own; a relative name is put behind the namespace.
+            words += ["-r", f"__ns:=/{self.namespace}", "-r", "/clock:=clock"]
+        return words
+
+
+def own_domain() -> dict[str, str]:
+    """Environment that keeps nodes on this machine and in a ROS domain of their own; what is set already stays."""
+    defaults = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_DOMAIN_ID": str(random.randint(1, 100))}
+    return {name: os.environ.get(name, value) for name, value in defaults.items()}
+
+
+class Processes:
+    """Starts programs; leaving the ``with`` block stops them, the latest first. None outlives this process.
+
+    With a folder ``logs`` their words go to ``<logs>/<name>.log``.
+    """
+
+    def __init__(self, environment: Mapping[str, str], logs: Path | None = None) -> None:
+        self._environment = {**os.environ, **environment}
+        self._logs = logs
+        self._running: dict[Program, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for process in reversed(self._running.values()):
+            _stop(process)
+
+    def start(self, program: Program) -> int:
+        """Start one more; returns its process number."""
+        log = self.log(program).open("ab") if self._logs else None
+        # In a session of its own a node does not hear Ctrl-C itself, so that all are stopped in order.
+        process = subprocess.Popen(
+            program.command(),
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=_follow_into_death(),
+        )
+        if log is not None:
+            log.close()
+        self._running[program] = process
+        return process.pid
+
+    def log(self, program: Program) -> Path:
+        """Where its words go."""
+        assert self._logs is not None
+        self._logs.mkdir(parents=True, exist_ok=True)
+        return self._logs / f"{program.name[1:].replace('/', '-')}.log"
+
+    def wait(self) -> tuple[Program, int]:
+        """Wait until one ends by itself: which, and its exit code; that of a signal is negative."""
+        while True:
+            for program, process in self._running.items():
+                if process.poll() is not None:
+                    del self._running[program]
+                    return program, process.returncode
+            time.sleep(POLL)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask twice, then kill."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        process.send_signal(number)
+        try:
+            process.wait(PATIENCE)
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _follow_into_death() -> Callable[[], None]:
+    """For a child, before it becomes its program: ask Linux for SIGTERM when the parent dies, in whatever way."""
+    libc, parent = ctypes.CDLL(None), os.getpid()
+
+    def follow() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it died in between
+            os._exit(1)
+
+    return follow

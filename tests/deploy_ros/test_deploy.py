@@ -1,0 +1,94 @@
+"""`omnibody deploy`: real processes that end together, whoever is killed, and an exit code that says who it was."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from omnibody.training.cli import main
+
+pytest.importorskip("rclpy")
+CHECKPOINT = Path(__file__).parents[2] / "assets" / "checkpoints" / "compass-generalist"
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_for(done, seconds: float = 40.0) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def deployed(domain: None) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """`omnibody deploy policy` and the number of its node, which is up."""
+    command = [Path(sys.executable).with_name("omnibody"), "deploy", "policy", f"checkpoint={CHECKPOINT}"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "policy_node" in line:
+            break
+    (node,) = children(process.pid)
+    yield process, node
+    process.kill()
+    process.wait()
+    process.stderr.close()
+    wait_for(lambda: not alive(node))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_the_node_too(deployed, number, code):
+    process, node = deployed
+    process.send_signal(number)
+    assert process.wait(20) == code
+    assert not alive(node)
+
+
+def test_a_killed_node_is_named(deployed):
+    process, node = deployed
+    subprocess.run(["kill", "-KILL", str(node)], check=True)
+    assert process.wait(20) == 4
+    assert "omnibody: /policy_node ended by SIGKILL" in process.stderr.read()
+
+
+def test_no_node_outlives_its_killed_parent(deployed):
+    process, node = deployed
+    process.kill()
+    wait_for(lambda: not alive(node), 20.0)
+
+
+def test_a_plain_child_outlives_its_killed_parent():
+    """The control: it is not the kernel's habit."""
+    code = "import subprocess, time; print(subprocess.Popen(['sleep', '60']).pid, flush=True); time.sleep(60)"
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    time.sleep(0.3)
+    assert alive(child)
+    subprocess.run(["kill", str(child)], check=True)
+
+
+def test_a_wrong_word_is_one_line(capsys):
+    assert main(["deploy", "fleat"]) == 2
+    assert capsys.readouterr().err.startswith("omnibody: unknown thing to start 'fleat'")
+    assert main(["deploy", "policy", "checkpoint=x", "robot=g2"]) == 2
+    assert "unknown robot 'g2'" in capsys.readouterr().err
