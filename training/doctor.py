@@ -32,6 +32,21 @@ with mujoco.Renderer(model, 16, 16) as renderer:
 """
 GPU = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')"
 ROS = "import os, rclpy; print(os.environ.get('ROS_DISTRO', ''), rclpy.__file__)"
+# A message from one node to another, as a firewall or a bad middleware keeps ROS's processes apart.
+TALK = """
+import random, time
+import rclpy
+from std_msgs.msg import String
+rclpy.init(domain_id=random.randint(1, 100))
+talker, listener, heard = rclpy.create_node("talker"), rclpy.create_node("listener"), []
+listener.create_subscription(String, "word", heard.append, 1)
+publisher, began = talker.create_publisher(String, "word", 1), time.monotonic()
+while not heard and time.monotonic() < began + 10:
+    publisher.publish(String(data="hello"))
+    rclpy.spin_once(listener, timeout_sec=0.05)
+assert heard, "no message came through in 10 s"
+print(f"a message came through in {1e3 * (time.monotonic() - began):.0f} ms,", rclpy.get_rmw_implementation_identifier())
+"""
 
 
 @dataclass
@@ -71,7 +86,7 @@ def examine() -> Iterator[Finding]:
     yield _machine()
     yield from _pictures()
     yield _gpu()
-    yield _ros()
+    yield from ros()
     yield _isaac()
     yield _lerobot()
     yield from _assets()
@@ -115,12 +130,34 @@ def _gpu() -> Finding:
     return Finding("GPU", ok and bool(found), found or "none that torch can use", advice)
 
 
-def _ros() -> Finding:
+def ros() -> Iterator[Finding]:
+    """What a ROS node needs."""
     distributions = sorted(Path("/opt/ros").glob("*/setup.bash"))
-    advice = "pip install 'ros-jazzy-rclpy[fastrtps]' (Python 3.11), or a ROS 2 distribution and its setup.bash"
+    advice = "pip install -e '.[ros]' (Python 3.11), or apt-get install ros-jazzy-ros-base (Ubuntu 24.04) and source it"
     if distributions:
         advice = f"source {distributions[-1]}"
-    return _importable("ROS 2 (rclpy)", "rclpy", ROS, advice)
+    yield _importable("ROS 2 (rclpy)", "rclpy", ROS, advice)
+    modules = _ros_modules()
+    missing = [name for name in modules if not _installed(name)]
+    found = f"no {', '.join(missing)}" if missing else f"all {len(modules)} packages"
+    yield Finding("ROS 2 messages", not missing, found, advice)
+    if _installed("rclpy") and _installed("std_msgs"):
+        found, ok = run_python(TALK, ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
+        yield Finding(
+            "ROS 2 on this machine", ok, found, "let UDP through to localhost, or try another RMW_IMPLEMENTATION"
+        )
+    ok = _installed("launch_ros")
+    advice = "apt-get install ros-jazzy-launch-ros (no wheels); omnibody deploy starts the same nodes without it"
+    yield Finding("ROS 2 launch", ok, "launch_ros" if ok else "no module launch_ros", advice)
+
+
+def _ros_modules() -> list[str]:
+    """Modules of the extra ``ros`` besides rclpy, as the package's own metadata lists them."""
+    names = (
+        re.match(r"[\w-]+", line) for line in importlib.metadata.requires("omnibody") or [] if 'extra == "ros"' in line
+    )
+    modules = [re.sub(r"^ros-[a-z]+-", "", name[0]).replace("-", "_") for name in names if name]
+    return [name for name in modules if name != "rclpy"]
 
 
 def _isaac() -> Finding:
@@ -129,10 +166,14 @@ def _isaac() -> Finding:
 
 
 def _importable(part: str, module: str, code: str, advice: str) -> Finding:
-    if importlib.util.find_spec(module) is None:
+    if not _installed(module):
         return Finding(part, False, f"no module {module}", advice)
     found, ok = run_python(code)
     return Finding(part, ok, found, advice)
+
+
+def _installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
 
 
 def _lerobot() -> Finding:

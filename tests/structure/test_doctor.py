@@ -2,10 +2,13 @@
 
 import importlib.metadata
 import json
+import sys
+
+import pytest
 
 from omnibody.robots.table import ROBOTS
 from omnibody.training.cli import main
-from omnibody.training.doctor import run_python
+from omnibody.training.doctor import ros, run_python
 
 
 def test_doctor_finds_what_this_test_runs_on(capsys):
@@ -15,6 +18,27 @@ def test_doctor_finds_what_this_test_runs_on(capsys):
         assert findings[package]["ok"] and findings[package]["found"] == importlib.metadata.version(package)
     assert {"RGB by egl", "RGB by osmesa", "GPU", "ROS 2 (rclpy)", "Isaac Lab", "LeRobot environment"} <= set(findings)
     assert all(finding["advice"] for finding in findings.values() if not finding["ok"])
+
+
+def test_doctor_says_what_of_ros_is_missing_and_how_to_get_it(monkeypatch):
+    before = {finding.part: finding for finding in ros()}
+    assert {"ROS 2 (rclpy)", "ROS 2 messages", "ROS 2 launch"} <= set(before)
+    monkeypatch.setitem(sys.modules, "rclpy", None)
+    monkeypatch.setitem(sys.modules, "nav_msgs", None)
+    after = {finding.part: finding for finding in ros()}
+    assert not after["ROS 2 (rclpy)"].ok and "nav_msgs" in after["ROS 2 messages"].found
+    assert all(
+        "'.[ros]'" in after[part].advice or "source" in after[part].advice
+        for part in ("ROS 2 (rclpy)", "ROS 2 messages")
+    )
+    assert "omnibody deploy" in after["ROS 2 launch"].advice
+    assert "ROS 2 on this machine" not in after
+
+
+def test_doctor_sends_a_message_over_ros():
+    pytest.importorskip("rclpy")
+    (finding,) = (finding for finding in ros() if finding.part == "ROS 2 on this machine")
+    assert finding.ok and "came through" in finding.found
 
 
 def test_a_failing_part_is_told_with_its_reason():
