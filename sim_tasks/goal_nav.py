@@ -20,7 +20,7 @@ from omnibody.robots.plant import into_heading
 from omnibody.robots.spec import Embodiment, Field
 from omnibody.sim_tasks.expert import Follower
 from omnibody.sim_tasks.families import ALL, FAMILIES, SPLITS, split_scene
-from omnibody.sim_tasks.planner import Roadmap, bilinear, roadmap, routes, sample, straight_routes
+from omnibody.sim_tasks.planner import Roadmap, bilinear, roadmap, routes, sample, straight_routes, whole_way
 from omnibody.sim_tasks.pose_planner import HEADINGS, heading_matters, pose_cost
 from omnibody.sim_tasks.ros_map import load_ros_map
 from omnibody.sim_tasks.scene import Grid, Scene
@@ -205,6 +205,13 @@ class GoalNav:
         turn = self.goal[:, 2] - yaw
         goal = np.concatenate((offset, np.stack((np.cos(turn), np.sin(turn)), axis=1)), axis=1)
         return {"route": _tensor(route), "goal": _tensor(goal), "privileged": _tensor(self._privileged(position, yaw))}
+
+    def way(self, row: int, position: np.ndarray) -> np.ndarray:
+        """The way (K, 2) [m, world] that ``route`` shows the first ten segments of, from ``position`` (2,)."""
+        goal = self.goal[row, :2]
+        if self.cfg.route == "line":
+            return np.stack((position, goal))
+        return whole_way(self._move[row], self._nearest[row], position, goal, self.grid)
 
     def _privileged(self, position: np.ndarray, yaw: np.ndarray) -> np.ndarray:
         """Clearance rays (24) [m], clearance [m], cost-to-go [m] and direction of its descent (cos, sin), (N, 28)."""

@@ -240,6 +240,18 @@ def routes(move: np.ndarray, nearest: np.ndarray, start: np.ndarray, goal: np.nd
     return cells * grid.resolution + np.tile(origin, 2)
 
 
+def whole_way(move: np.ndarray, nearest: np.ndarray, start: np.ndarray, goal: np.ndarray, grid: Grid) -> np.ndarray:
+    """The corners (K, 2) [m, world] of the whole way that ``routes`` cuts, of one env: (rows, columns), (2,), (2,)."""
+    origin = np.asarray(grid.origin)
+    line = np.empty((move.size + 3, 2))
+    num = _walk(move, nearest, (start - origin) / grid.resolution, (goal - origin) / grid.resolution, line)
+    points = line[:num] * grid.resolution + origin
+    before, after = np.diff(points, axis=0)[:-1], np.diff(points, axis=0)[1:]
+    straight = np.abs(before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]) < 1e-9
+    corner = ~straight | ((before * after).sum(axis=1) <= 0.0)
+    return points[np.concatenate(([True], corner, [True]))]
+
+
 def straight_routes(start: np.ndarray, goal: np.ndarray) -> np.ndarray:
     """``routes`` along the straight line, as in the original: (N, 2), (N, 2) [m, world] -> (N, 10, 4)."""
     offset = goal - start

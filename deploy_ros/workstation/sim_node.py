@@ -2,9 +2,10 @@
 
 Topics out, once per policy step: ``/clock``, ``odom`` (pose in frame odom, which is the scene's map; twist in the
 heading frame), ``depth`` (32FC1 [m]), ``scan`` (level, all around, at the base's height), ``joint_states``,
-``collision``, ``goal_pose`` and ``plan`` (the next ten segments of the planned way). In: ``cmd_vel``. Service
-``reset``: go on with the next episode. Episodes have the start states of ``omnibody eval`` under the same seed; one
-that ends is followed by the next.
+``collision``, ``goal_pose`` and ``plan`` (the corners of the planned way, from where the body is). In: ``cmd_vel``.
+Episodes have the start states of ``omnibody eval`` under the same seed. The last state of one is published like the
+others (without goal, plan, scan and joints), then the next one begins. Service ``reset``: begin anew with the episode
+that the parameter ``first_episode`` names now.
 
 Pacing: in real time times ``real_time_factor``, or, with ``lockstep``, each step waits for a command given after its
 observation was published, `COMMAND_TIMEOUT` at most, so that results do not hang on the machine's load.
@@ -36,9 +37,10 @@ from omnibody.envs.camera import SEEN_GROUPS
 from omnibody.envs.make import make_env
 from omnibody.robots.errors import UserError
 from omnibody.sim_tasks.table import task_config
+from omnibody.sim_tasks.task import Obs
 
 COMMAND_TIMEOUT = 0.5  # without a command for so long the body is stopped [s]
-ODOM, BASE, CAMERA = "odom", "base_link", "camera"
+CAMERA = "camera"  # the frame of its images
 SINGLE_AXIS = [int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE)]  # joints of one number
 SCAN_RAYS, SCAN_RANGE = 180, (0.05, 10.0)  # the first ray points back; [m]
 SCAN_HEIGHT = 0.1  # at least, as the base of a flat body may be on the floor [m]
@@ -46,6 +48,7 @@ PARAMETERS = {
     "robot": "carrier",
     "task": "goal_nav/single_rack",
     "split": "test",
+    "map": "",  # YAML of a ROS map_server map, for the task goal_nav/map
     "tier": "best",
     "seed": 1,
     "first_episode": 0,
@@ -63,22 +66,23 @@ class SimNode(Node):
         cfg = {name: self.declare_parameter(name, default).value for name, default in PARAMETERS.items()}
         if not cfg["real_time_factor"] > 0.0:
             raise UserError(f"real_time_factor: wanted more than 0, came {cfg['real_time_factor']}")
-        task = task_config(cfg["task"], split=cfg["split"])
+        task = task_config(cfg["task"], split=cfg["split"], map=cfg["map"])
         self.env = make_env(cfg["robot"], task, num_envs=1, tier=cfg["tier"], threads=1)
         self._seed, self._lockstep, self._factor = cfg["seed"], cfg["lockstep"], cfg["real_time_factor"]
-        self._obs = self.env.reset(self._seed, cfg["first_episode"])
-        self._steps, self._collision = 0, False
+        self._steps = 0
+        self._begin(self.env.reset(self._seed, cfg["first_episode"]))
         self._command, self._command_step, self._answered = np.zeros(3), -math.inf, False
         reliable = QoSProfile(depth=1)
+        self._frames = ros = self.env.embodiment.ros
         self._ticker = self.create_publisher(Clock, "/clock", reliable)
-        self._odom = self.create_publisher(Odometry, "odom", qos_profile_sensor_data)
-        self._depth = self.create_publisher(Image, "depth", qos_profile_sensor_data)
+        self._odom = self.create_publisher(Odometry, ros.odom, qos_profile_sensor_data)
+        self._depth = self.create_publisher(Image, ros.depth, qos_profile_sensor_data)
         self._scan = self.create_publisher(LaserScan, "scan", qos_profile_sensor_data)
         self._joints = self.create_publisher(JointState, "joint_states", qos_profile_sensor_data)
         self._hit = self.create_publisher(Bool, "collision", reliable)
         self._goal = self.create_publisher(PoseStamped, "goal_pose", reliable)
         self._plan = self.create_publisher(Path, "plan", reliable)
-        self.create_subscription(Twist, "cmd_vel", self._take_command, reliable)
+        self.create_subscription(Twist, ros.cmd_vel, self._take_command, reliable)
         self.create_service(Trigger, "reset", self._reset)
 
     def run(self) -> None:
@@ -92,16 +96,25 @@ class SimNode(Node):
                 rclpy.spin_once(self, timeout_sec=left)
             self._step()
 
+    def _begin(self, obs: Obs) -> None:
+        """Show the first state of an episode next; a command for the old place no longer counts."""
+        self._obs, self._world = obs, self.env.world
+        self._next: Obs | None = None
+        self._command_step, self._collision = -math.inf, False
+
     def _step(self) -> None:
-        fresh = (self._steps - self._command_step) * self.env.dt < COMMAND_TIMEOUT
+        self._steps += 1
+        if self._next is not None:
+            self._begin(self._next)
+            return
+        fresh = (self._steps - 1 - self._command_step) * self.env.dt < COMMAND_TIMEOUT
         action = self._command if fresh else np.zeros(3)
         step = self.env.step(torch.from_numpy(action[None]).float())
-        self._steps += 1
-        self._obs, self._collision = step.obs, bool(step.world.contact[0])
+        self._obs, self._world, self._collision = step.next_obs, step.world, bool(step.world.contact[0])
         if bool(step.done[0]):
             outcome = "success" if bool(step.success[0]) else "collision" if self._collision else "failure or time-out"
             self._log.info(f"episode {int(step.episode[0])}: {outcome}")
-            self._command_step = -math.inf  # a command for the old place
+            self._next = step.obs
 
     def _take_command(self, message: Twist) -> None:
         command = np.array([message.linear.x, message.linear.y, message.angular.z])
@@ -111,9 +124,8 @@ class SimNode(Node):
         self._command, self._command_step, self._answered = command, self._steps, True
 
     def _reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        episode = int(self.env.episode[0]) + 1
-        self._obs = self.env.reset(self._seed, episode)
-        self._collision, self._command_step = False, -math.inf
+        episode = self.get_parameter("first_episode").value
+        self._begin(self.env.reset(self._seed, episode))
         response.success, response.message = True, f"episode {episode}"
         return response
 
@@ -121,12 +133,15 @@ class SimNode(Node):
         nanoseconds = round(self._steps * self.env.dt * 1e9)
         stamp = Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
         self._ticker.publish(Clock(clock=stamp))
-        odom = Header(stamp=stamp, frame_id=ODOM)
-        self._goal.publish(_pose(odom, *self.env.task.goal[0]))  # type: ignore[attr-defined]
-        self._plan.publish(Path(header=odom, poses=[_pose(odom, x, y, 0.0) for x, y in self._way()]))
+        odom = Header(stamp=stamp, frame_id=self._frames.odom_frame)
+        if self._next is None:  # else the simulator is in the next episode already
+            x, y = self._world.position[0, :2].double().numpy()
+            way = self.env.task.way(0, np.array([x, y]))  # type: ignore[attr-defined]
+            self._goal.publish(_pose(odom, *self.env.task.goal[0]))  # type: ignore[attr-defined]
+            self._plan.publish(Path(header=odom, poses=[_pose(odom, x, y, 0.0) for x, y in way]))
+            self._scan.publish(self._laser(stamp))
+            self._joints.publish(self._joint_state(stamp))
         self._hit.publish(Bool(data=self._collision))
-        self._scan.publish(self._laser(stamp))
-        self._joints.publish(self._joint_state(stamp))
         depth = self._obs["depth"][0].numpy().astype("<f4")
         height, width = depth.shape
         image = Image(header=Header(stamp=stamp, frame_id=CAMERA), height=height, width=width, encoding="32FC1")
@@ -135,7 +150,7 @@ class SimNode(Node):
         self._odom.publish(self._odometry(odom))
 
     def _odometry(self, header: Header) -> Odometry:
-        world, message = self.env.world, Odometry(header=header, child_frame_id=BASE)
+        world, message = self._world, Odometry(header=header, child_frame_id=self._frames.base_frame)
         pose, twist = message.pose.pose, message.twist.twist
         pose.position.x, pose.position.y, pose.position.z = world.position[0].tolist()
         turn = pose.orientation
@@ -155,7 +170,9 @@ class SimNode(Node):
         mujoco.mj_multiRay(
             model, data, origin, rays.ravel(), SEEN_GROUPS, True, -1, hit, distance, None, SCAN_RAYS, SCAN_RANGE[1]
         )
-        scan = LaserScan(header=Header(stamp=stamp, frame_id=BASE), angle_min=-math.pi, angle_max=math.pi - step)
+        scan = LaserScan(
+            header=Header(stamp=stamp, frame_id=self._frames.base_frame), angle_min=-math.pi, angle_max=math.pi - step
+        )
         scan.angle_increment, scan.range_min, scan.range_max = step, *SCAN_RANGE
         scan.ranges = np.where(hit >= 0, distance, math.inf).tolist()
         return scan
@@ -169,14 +186,6 @@ class SimNode(Node):
             position=data.qpos[model.jnt_qposadr[joints]].tolist(),
             velocity=data.qvel[model.jnt_dofadr[joints]].tolist(),
         )
-
-    def _way(self) -> np.ndarray:
-        """Points (11, 2) of the way ahead in frame odom [m]; behind the goal they repeat it."""
-        segments = self._obs["route"][0].double().numpy()
-        points = np.concatenate([segments[:1, :2], segments[:, 2:]])
-        yaw = float(self.env.world.yaw[0])
-        turn = np.array([[math.cos(yaw), -math.sin(yaw)], [math.sin(yaw), math.cos(yaw)]])
-        return points @ turn.T + self.env.world.position[0, :2].double().numpy()
 
 
 def _pose(header: Header, x: float, y: float, yaw: float) -> PoseStamped:

@@ -23,7 +23,6 @@ from omnibody.robots.errors import UserError
 from omnibody.robots.table import load_robot
 from omnibody.sim_tasks import planner
 from omnibody.sim_tasks.goal_nav import GoalNavCfg
-from omnibody.sim_tasks.planner import _walk
 
 CHECKPOINT = Path(__file__).parents[2] / "assets" / "checkpoints" / "compass-generalist"
 CARRIER = load_robot("carrier")
@@ -255,30 +254,21 @@ def test_streaming_one_goal_keeps_the_memory(policy: Policy) -> None:
 
 @pytest.mark.parametrize("route", ["astar", "line"])
 def test_the_observation_is_the_envs(policy: Policy, route: str) -> None:
-    env = make_env("carrier", GoalNavCfg(scene="office", route=route, num_scenes=2), num_envs=2, tier="T0", threads=1)
+    env = make_env("carrier", GoalNavCfg(scene="office", route=route, num_scenes=4), num_envs=4, tier="T0", threads=1)
     obs = env.reset(seed=3)
-    for row in range(2):
+    for row in range(4):
         runner = PolicyRunner(policy, CARRIER)
         pose = np.array([*env.world.position[row, :2].tolist(), float(env.world.yaw[row])])
         feed(runner, 0.0, pose=pose, velocity=obs["velocity"][row].numpy(), depth=obs["depth"][row].numpy())
         runner.set_goal(env.task.goal[row])
         if route == "astar":
-            runner.set_route(planned(env.task, row, pose[:2]))
+            runner.set_route(env.task.way(row, pose[:2]))
         own = runner.observation()
         for key in ("depth", "velocity", "goal", "route"):
             assert torch.allclose(own[key][0], obs[key][row], atol=1e-5), key
     if route == "astar":  # the plan matters: the second way has a bend
         runner.set_route(np.zeros((0, 2)))
         assert not torch.allclose(runner.observation()["route"][0], obs["route"][row], atol=1e-3)
-
-
-def planned(task: Any, row: int, position: np.ndarray) -> np.ndarray:
-    """The whole planned way (K, 2) [m] of an env, as a planner publishes it."""
-    grid = task.grid
-    line = np.empty((task._move[row].size + 3, 2))
-    start, goal = ((point - np.array(grid.origin)) / grid.resolution for point in (position, task.goal[row, :2]))
-    num = _walk(task._move[row], task._nearest[row].reshape(grid.shape), start, goal, line)
-    return line[:num] * grid.resolution + np.array(grid.origin)
 
 
 def test_torch_and_onnx_command_alike(policy: Any, tmp_path: Path) -> None:
