@@ -8,6 +8,7 @@ other part slides without friction (casters); joints without a wheel stay passiv
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,18 +37,18 @@ class CustomRobotCfg:
     ones only; there ``wheels`` may name the rear wheels. ``lag`` holds where no T2 exists to identify it from.
     """
 
-    mjcf: str
-    base: str
-    wheels: list[str] = field(default_factory=list)
-    name: str = ""  # the file's by default
-    speed: float = 1.0  # [m/s]
-    reverse_speed: float = 0.3  # [m/s]
-    side_speed: float = 0.3  # [m/s]
-    turn_rate: float = 1.0  # [rad/s]
-    acceleration: float = 1.5  # [m/s^2]
-    turn_acceleration: float = 3.0  # [rad/s^2]
-    turning_radius: float = 0.6  # [m]
-    lag: float = 0.1  # [s]
+    mjcf: str  # MJCF or URDF file of a body of your own, in place of a name
+    base: str  # how it moves: differential, holonomic (legs too) or ackermann
+    wheels: list[str] = field(default_factory=list)  # driven joints or actuators, left and right; they make its T2
+    name: str = ""  # what reports call it; the file's name by default
+    speed: float = 1.0  # most forwards [m/s]
+    reverse_speed: float = 0.3  # most backwards [m/s]
+    side_speed: float = 0.3  # most sideways, of a holonomic base [m/s]
+    turn_rate: float = 1.0  # most about the vertical [rad/s]
+    acceleration: float = 1.5  # most along the floor [m/s^2]
+    turn_acceleration: float = 3.0  # most about the vertical [rad/s^2]
+    turning_radius: float = 0.6  # least, of an ackermann base [m]
+    lag: float = 0.1  # time constant after a command, without a T2 to identify it from [s]
     camera_height: float = 0.35  # above the floor [m]
     camera_forward: float = 0.2  # of the base origin [m]
     camera_pitch: float = 0.0  # downwards [rad]
@@ -60,6 +61,10 @@ class CustomRobotCfg:
                 raise UserError(f"robot.{key}: wanted a number above 0, came {getattr(self, key)}")
         if len(self.wheels) not in (0, 2):
             raise UserError(f"robot.wheels: wanted two joints, left and right, came {list(self.wheels)}")
+
+    def reference(self) -> str:
+        """This body as text (JSON), which stands where a robot's name may stand: see `load_robot`."""
+        return json.dumps(dataclasses.asdict(self))
 
     def build(self) -> Embodiment:
         """Measure the file and give its body; raises ``UserError`` with one line for a file that will not do."""
@@ -322,7 +327,7 @@ def _joint(spec: mujoco.MjSpec, name: str) -> str:
     joints = {joint.name: joint.name for joint in spec.joints if joint.name}
     driven = {motor.name: motor.target for motor in spec.actuators if motor.target in joints}
     if name not in joints | driven:
-        raise unknown("joint", name, joints | driven)
+        raise unknown("robot.wheels", name, joints | driven)
     return joints.get(name) or driven[name]
 
 

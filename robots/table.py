@@ -6,8 +6,10 @@ embodiment and gives a ``Plant``. A body of one's own is a Python file that defi
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +17,7 @@ from typing import Any, cast
 
 from omnibody.robots.errors import UserError, unknown
 from omnibody.robots.plant import Plant
-from omnibody.robots.spec import Embodiment
+from omnibody.robots.spec import Body, Embodiment, mobile
 
 ROBOTS = {
     "carrier": "omnibody.robots.carrier:EMBODIMENT",
@@ -28,11 +30,23 @@ ROBOTS = {
     "g1": "omnibody.robots.g1:EMBODIMENT",
 }
 
+# Bodies without a base of their own to drive; each is for one kind of task.
+TOOLS = {"pusher": "omnibody.robots.pusher:TOOL"}
+
+
+def load_body(name_or_path: str) -> Body:
+    """The body of a name in ``ROBOTS`` or ``TOOLS``, or as ``load_robot`` finds it."""
+    return cast(Body, _resolve(TOOLS[name_or_path])) if name_or_path in TOOLS else load_robot(name_or_path)
+
 
 def load_robot(name_or_path: str) -> Embodiment:
-    """The body of a name in ``ROBOTS`` or of a Python file; raises ``UserError`` for anything else."""
+    """The body of a name in ``ROBOTS``, a Python file or a ``CustomRobotCfg.reference``; ``UserError`` if none."""
+    if name_or_path in TOOLS:
+        return mobile(load_body(name_or_path))
     if name_or_path in ROBOTS:
         return cast(Embodiment, _resolve(ROBOTS[name_or_path]))
+    if name_or_path.startswith("{"):
+        return _custom(name_or_path)
     suffix = Path(name_or_path).suffix.lower()
     if suffix == ".py":
         embodiment = _resolve(f"{name_or_path}:EMBODIMENT")
@@ -41,7 +55,8 @@ def load_robot(name_or_path: str) -> Embodiment:
         return embodiment
     if suffix in (".xml", ".mjcf", ".urdf"):
         raise UserError(
-            f"robot: {name_or_path} does not say how it drives; give a file bot.py with the lines "
+            f"robot: {name_or_path} does not say how it drives; say robot.mjcf={name_or_path} robot.base=differential "
+            "robot.wheels=[left_wheel_joint,right_wheel_joint] on the command line, elsewhere give a file bot.py with "
             "`from omnibody.robots.custom import from_mjcf` and "
             f"`EMBODIMENT = from_mjcf({name_or_path!r}, 'differential', ('left_wheel_joint', 'right_wheel_joint'))`"
         )
@@ -55,6 +70,16 @@ def make_plant(embodiment: Embodiment, tier: str) -> Plant:
             f"robot {embodiment.name!r} has no tier {tier!r}; it has {', '.join(sorted(embodiment.plants))}"
         )
     return cast(Plant, _resolve(embodiment.plants[tier])(embodiment))
+
+
+@functools.cache
+def _custom(reference: str) -> Embodiment:
+    """Built once: to measure a body and to identify its lag takes a second."""
+    try:
+        cfg = _resolve("omnibody.robots.custom:CustomRobotCfg")(**json.loads(reference))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"robot: wanted the JSON of a CustomRobotCfg, came {reference}: {error}") from error
+    return cast(Embodiment, cfg.build())
 
 
 def _resolve(reference: str) -> Any:

@@ -27,7 +27,7 @@ from omnibody.robots.spec import Limits
 from omnibody.robots.table import load_robot
 from omnibody.sim_tasks.table import task_config
 from omnibody.sim_tasks.task import Obs
-from omnibody.training.config import parse
+from omnibody.training.config import BODY, parse
 from omnibody.training.data.layout import Episode, Origin
 from omnibody.training.data.writer import DatasetWriter
 from omnibody.training.provenance import git_revision
@@ -56,7 +56,7 @@ class ExplorationCfg:
 class CollectCfg:
     """Record demonstrations of the expert; the same command goes on where it was stopped."""
 
-    robot: str = MISSING  # the body
+    robot: str = field(default=MISSING, metadata=BODY)  # the body
     out: str = MISSING  # folder of the dataset
     task: str = "goal_nav/office"  # what to demonstrate
     map: str = ""  # YAML of a ROS map_server map, for the task goal_nav/map

@@ -11,6 +11,7 @@ How to write a config dataclass (plain, not frozen; it stands at the top of the 
         robots: list[str] = field(default_factory=lambda: ["carrier"])  # bodies to train on
         optimizer: AdamWConfig = field(default_factory=AdamWConfig)         <- nested: optimizer.lr=1e-4
         policy: Any = group("policy", "compass")  # what to train           <- a table's member and its own keys
+        robot: str = field(default="go2", metadata=BODY)  # the body         <- or robot.mjcf=<file> robot.base=<kind>
 
         def __post_init__(self) -> None:
             if self.lr <= 0: raise ValueError(f"lr: wanted more than 0, came {self.lr}")
@@ -39,9 +40,9 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from omnibody.robots.errors import UserError, unknown
-from omnibody.training.config_keys import Key, group, group_defaults, keys, load, members
+from omnibody.training.config_keys import BODY, Key, OwnBody, body_field, group, group_defaults, keys, load, members
 
-__all__ = ["group", "load", "parse"]
+__all__ = ["BODY", "group", "load", "parse"]
 
 T = TypeVar("T")
 
@@ -59,15 +60,39 @@ def parse(cfg: type[T], argv: Sequence[str], *, experiment_dir: Path | None = No
     values = _split(cfg, [word for word in argv if word not in ("--help", "-h")])
     experiment = _read_experiment(values.pop("experiment", ""), experiment_dir or PACKAGE)
     choices = _choices(cfg, experiment, values)
-    known = keys(cfg, choices)
     if "--help" in argv or "-h" in argv:
-        print("\n".join(_help(cfg, known)))
+        print("\n".join(_help(cfg, keys(cfg, choices))))
         raise SystemExit(0)
+    own = _own_body(body_field(cfg), experiment, values)
+    return typing.cast(T, _make(cfg, choices, experiment, values, own))
+
+
+def _own_body(field: str, experiment: dict[str, Any], values: dict[str, str]) -> str:
+    """The reference of the body that words ``robot.<key>`` describe, which are taken out; empty without any."""
+    words = {name: values.pop(name) for name in list(values) if field and name.startswith("robot.")}
+    setting = {"robot": experiment.pop("robot")} if field and isinstance(experiment.get("robot"), dict) else {}
+    if field == "robot" and field in values:
+        if words:
+            raise UserError(f"robot: wanted a name or {next(iter(words))}=..., came both")
+        return ""
+    if not words and not setting:
+        return ""
+    body = _make(OwnBody, group_defaults(OwnBody), setting, words)
+    return typing.cast(str, body.robot.reference())
+
+
+def _make(cfg: type, choices: dict[str, str], experiment: dict[str, Any], values: dict[str, str], own: str = "") -> Any:
+    known = keys(cfg, choices)
     settings = _flatten(experiment, known)
     used = {name: _find(name, known) for name in (*settings, *values)}
     words = [_word(used[name], value, in_dict=name not in known) for name, value in values.items()]
     try:
-        return typing.cast(T, OmegaConf.to_object(_compose(cfg, choices, experiment, words)))
+        composed = _compose(cfg, choices, experiment, words)
+        if own:
+            field = body_field(cfg)
+            others = list(composed[field]) if field in used else []
+            composed[field] = own if known[field].is_text else [*others, own]
+        return OmegaConf.to_object(composed)
     except (HydraException, OmegaConfBaseException) as error:
         raise _explained(error, known | used, settings | values) from error
     except ValueError as error:
@@ -171,9 +196,10 @@ def _compose(cfg: type, choices: dict[str, str], experiment: dict[str, Any], wor
     store.store(name="schema", node=cfg)
     for name in choices:
         for member, target in members(cfg, name).items():
-            folder, _, leaf = f"{name}/{member}".rpartition("/")
+            # Not under the field's own name: Hydra would take a later config's plain key of that name for a group.
+            folder, _, leaf = f"choice/{name}/{member}".rpartition("/")
             store.store(group=folder, name=leaf, node=load(target), package=name)
-    chosen = [{name: member} for name, member in choices.items()]
+    chosen = [{f"choice/{name}": member} for name, member in choices.items()]
     store.store(name="root", node={"defaults": ["schema", *chosen, "_self_"], **experiment})
     with initialize(version_base="1.3", config_path=None):
         return compose("root", overrides=words)
@@ -189,7 +215,8 @@ def _explained(error: BaseException, known: dict[str, Key], values: dict[str, An
     name = re.sub(r"\[\d+\]$", "", str(getattr(cause, "full_key", "")))
     wanted = known[name].type_name if name in known else "value"
     if name not in values:
-        return UserError(f"{name}: wanted {wanted}, nothing came; add {name}=<value>")
+        hint = known[name].help if name in known else ""
+        return UserError(f"{name}: wanted {wanted}, nothing came; add {name}=<{hint or 'value'}>")
     return UserError(f"{name}: wanted {wanted}, came {values[name]!r}")
 
 

@@ -23,7 +23,20 @@ from omnibody.robots.errors import unknown
 TABLES = {
     "policy": "omnibody.policies.table:POLICIES",
     "task": "omnibody.sim_tasks.table:TASKS",
+    "own_body": "omnibody.training.config_keys:OWN_BODIES",
 }
+OWN_BODIES = {"custom": "omnibody.robots.custom:CustomRobotCfg"}
+
+# Metadata of a field that names a body (str) or several (list[str]): words ``robot.<key>=`` then describe one of the
+# user's own, and its reference takes a name's place.
+BODY = {"body": True}
+
+
+@dataclass
+class OwnBody:
+    """A body of the user's own, key by key."""
+
+    robot: Any = dataclasses.field(default=MISSING, metadata={"table": "own_body", "default": "custom"})
 
 
 @dataclass(frozen=True)
@@ -80,6 +93,11 @@ def members(cfg: type, name: str) -> dict[str, str]:
     return typing.cast(dict[str, str], load(TABLES[field.metadata["table"]]))
 
 
+def body_field(cfg: type) -> str:
+    """The field with ``BODY`` metadata; empty if there is none."""
+    return next((field.name for field in dataclasses.fields(cfg) if "body" in field.metadata), "")
+
+
 def keys(cfg: type, choices: dict[str, str]) -> dict[str, Key]:
     """Every key of ``cfg`` by its dotted name; ``choices`` says which member each ``group`` field holds."""
     return {key.name: key for key in _walk(cfg, None, choices, "")}
@@ -102,6 +120,10 @@ def _walk(cfg: type, instance: Any, choices: dict[str, str], prefix: str) -> Ite
         if dataclasses.is_dataclass(kind):
             inner = default if dataclasses.is_dataclass(default) else None
             yield from _walk(typing.cast(type, kind), inner, {}, f"{name}.")
+        if "body" in field.metadata:
+            # Nothing of it is required of those who give a name.
+            own = _walk(load(OWN_BODIES["custom"]), None, {}, "robot.")
+            yield from (dataclasses.replace(key, default="") if key.default == MISSING else key for key in own)
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

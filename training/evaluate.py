@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -23,10 +24,11 @@ from omnibody.policies.checkpoint import load_policy
 from omnibody.policies.files import write_text
 from omnibody.policies.policy import Policy
 from omnibody.robots.errors import UserError
+from omnibody.robots.spec import Embodiment
 from omnibody.robots.table import load_robot
 from omnibody.sim_tasks.table import task_config
 from omnibody.sim_tasks.task import TaskFactory
-from omnibody.training.config import parse
+from omnibody.training.config import BODY, parse
 from omnibody.training.eval_folder import EvalFolder, open_folder
 from omnibody.training.figures import read_log
 from omnibody.training.fit import POLICY
@@ -49,7 +51,7 @@ class EvalCfg:
     """Measure policies on bodies and tasks; writes report.json and report.html. The same command resumes."""
 
     out: str = MISSING  # folder of the report
-    robots: list[str] = MISSING  # bodies, e.g. [go2,carrier]
+    robots: list[str] = field(default=MISSING, metadata=BODY)  # bodies, e.g. [go2,carrier]
     tasks: list[str] = MISSING  # tasks, e.g. [goal_nav/office]
     checkpoint: str = ""  # a policy: checkpoint folder (@robot in it: one for each body), hf://owner/name, or "expert"
     checkpoints: list[str] = field(default_factory=list)  # several policies, compared on the same start states
@@ -89,9 +91,17 @@ class EvalCfg:
         """All seeds asked for."""
         return self.seeds or [self.seed]
 
+    @functools.cached_property
+    def bodies(self) -> dict[str, Embodiment]:
+        """All bodies asked for, by the names that reports call them."""
+        bodies = [load_robot(robot) for robot in self.robots]
+        if len({body.name for body in bodies}) < len(bodies):
+            raise UserError(f"robots: wanted bodies of different names, came {', '.join(body.name for body in bodies)}")
+        return {body.name: body for body in bodies}
+
     def env(self, robot: str, task: str, num_envs: int) -> MujocoEnv:
         """The environment of a cell."""
-        return make_env(robot, self.task(task), num_envs=num_envs, tier=self.tier)
+        return make_env(self.bodies[robot], self.task(task), num_envs=num_envs, tier=self.tier)
 
     def task(self, name: str) -> TaskFactory:
         """A task's configuration on the scenes of the split."""
@@ -107,7 +117,7 @@ def matrix(policies: Policies, cfg: EvalCfg, folder: EvalFolder) -> Iterator[Cel
     """Measure every policy on every body, task and seed of ``cfg``; episodes that ``folder`` holds are not repeated."""
     played = sum(len(by_robot) for by_robot in policies.values()) * len(cfg.tasks) * len(cfg.all_seeds)
     with tqdm(total=played * cfg.episodes, unit="episode", disable=None, smoothing=0.02) as bar:
-        for robot, task in itertools.product(cfg.robots, cfg.tasks):
+        for robot, task in itertools.product(cfg.bodies, cfg.tasks):
             env = cfg.env(robot, task, min(cfg.num_envs, cfg.episodes))
             for name, by_robot in policies.items():
                 if robot in by_robot:
@@ -158,7 +168,7 @@ def evaluate_and_report(cfg: EvalCfg) -> Path:
             tqdm.write(_line(cell))
         report = build_report(cells, cfg, identity, began) | {"runs": folder.runs()}
         write_text(folder.path / REPORT_JSON, json.dumps(report, indent=1))
-        maps = draw_maps(cells, {task: cfg.task(task) for task in cfg.tasks}, cfg.maps)
+        maps = draw_maps(cells, cfg.bodies, {task: cfg.task(task) for task in cfg.tasks}, cfg.maps)
         clips = make_clips(cells, policies, cfg.env, folder.path / "clips", cfg.clips)
         write_text(folder.path / REPORT_HTML, page(report, maps, clips, cfg.curves))
     return folder.path / REPORT_HTML
@@ -166,21 +176,19 @@ def evaluate_and_report(cfg: EvalCfg) -> Path:
 
 def load_policies(cfg: EvalCfg) -> Policies:
     """The policies of a configuration under short names; a source with ``@robot`` may lack some of the robots."""
-    for robot in cfg.robots:
-        load_robot(robot)
     policies: Policies = {}
     for name, source in zip(_names(cfg.sources), cfg.sources, strict=True):
         if ROBOT in source:
-            folders = {robot: source.replace(ROBOT, robot) for robot in cfg.robots}
+            folders = {robot: source.replace(ROBOT, robot) for robot in cfg.bodies}
             present = {robot: folder for robot, folder in folders.items() if Path(folder).exists()}
             if not present:
-                raise UserError(f"checkpoints: wanted {source} for at least one of {', '.join(cfg.robots)}, found none")
+                raise UserError(f"checkpoints: wanted {source} for at least one of {', '.join(cfg.bodies)}, found none")
             policies[name] = {robot: load_policy(folder).to(cfg.device) for robot, folder in present.items()}
             for robot in folders.keys() - present.keys():
                 tqdm.write(f"{name}: left out for {robot}, as there is no {folders[robot]}")
         else:
             policy = None if source == EXPERT else load_policy(source).to(cfg.device)
-            policies[name] = dict.fromkeys(cfg.robots, policy)
+            policies[name] = dict.fromkeys(cfg.bodies, policy)
     return policies
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from omnibody.policies.checkpoint import load_policy
 from omnibody.policies.compass.export import CompassPolicy, OnnxPolicy, export_onnx
 from omnibody.policies.policy import Context, Policy
 from omnibody.robots.errors import UserError
-from omnibody.training.config import parse
+from omnibody.training.config import BODY, parse
 
 
 @dataclass
@@ -24,7 +24,7 @@ class ExportCfg:
 
     checkpoint: str = MISSING  # folder of the policy
     out: str = MISSING  # the ONNX file to write
-    robot: str = "go2"  # body of the check; the file serves every body
+    robot: str = field(default="go2", metadata=BODY)  # body of the check; the file serves every body
     task: str = "goal_nav/single_rack"  # where the check is driven
     steps: int = 100  # policy steps of the check
     tolerance: float = 1e-4  # largest accepted difference of a command [m/s, rad/s]

@@ -16,7 +16,7 @@ from omnibody.envs.mujoco_env import MujocoEnv
 from omnibody.envs.render import GraphicsError
 from omnibody.policies.files import atomic_file, write_text
 from omnibody.policies.policy import Policy
-from omnibody.robots.table import load_robot
+from omnibody.robots.spec import Embodiment
 from omnibody.sim_tasks.goal_nav import GoalNav
 from omnibody.sim_tasks.scene import Scene
 from omnibody.sim_tasks.task import TaskFactory
@@ -66,13 +66,18 @@ def choose_clips(cells: Sequence[Cell], count: int) -> list[tuple[Cell, EpisodeR
     return [choice[1:] for turn in turns for choice in turn if choice is not None][:count]
 
 
-def draw_maps(cells: Sequence[Cell], tasks: dict[str, TaskFactory], count: int) -> list[Map]:
-    """Up to ``count`` maps of every robot and task, each with the paths of all policies; ``tasks`` by cell's task."""
+def draw_maps(
+    cells: Sequence[Cell], bodies: dict[str, Embodiment], tasks: dict[str, TaskFactory], count: int
+) -> list[Map]:
+    """Up to ``count`` maps of every robot and task, each with the paths of all policies.
+
+    ``bodies`` and ``tasks`` are those of the cells, by name.
+    """
     colours = {policy: colour_of(k) for k, policy in enumerate(dict.fromkeys(cell.policy for cell in cells))}
     maps = []
     for robot, task in dict.fromkeys((cell.robot, cell.task) for cell in cells):
         group = [cell for cell in cells if (cell.robot, cell.task) == (robot, task)]
-        bound = tasks[task].build(load_robot(robot), 1)
+        bound = tasks[task].build(bodies[robot], 1)
         if isinstance(bound, GoalNav):
             maps += [
                 _draw_map(bound, f"{robot} in {task}", group, key, colours) for key in choose_episodes(group, count)

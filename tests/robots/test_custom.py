@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from omnibody.robots.custom import CustomRobotCfg, from_mjcf
 from omnibody.robots.errors import UserError
 from omnibody.robots.identify import floor_model, run
 from omnibody.robots.table import load_robot, make_plant
+from omnibody.training.cli import main
 
 INERTIA = '<inertial><mass value="{m}"/><inertia ixx="{i}" iyy="{i}" izz="{i}" ixy="0" ixz="0" iyz="0"/></inertial>'
 WHEEL = (
@@ -164,7 +166,7 @@ def test_files_that_will_not_do(tmp_path: Path) -> None:
 def test_wheels_that_will_not_do(tmp_path: Path) -> None:
     path = urdf(tmp_path)
     typo = refusal(CustomRobotCfg(path, "differential", ["lefft", "right"]))
-    assert "unknown joint 'lefft'; did you mean left" in typo
+    assert "unknown robot.wheels 'lefft'; did you mean left" in typo
     assert "left before right" in refusal(CustomRobotCfg(path, "differential", ["right", "left"]))
     sideways = tmp_path / "sideways.urdf"
     sideways.write_text(Path(path).read_text().replace('<axis xyz="0 1 0"/>', '<axis xyz="1 0 0"/>'))
@@ -184,3 +186,29 @@ def test_options_that_will_not_do() -> None:
         CustomRobotCfg("bot.urdf", "holonomic", speed=0.0)
     with pytest.raises(UserError, match=r"robot.wheels: wanted two joints, left and right, came \['left'\]"):
         CustomRobotCfg("bot.urdf", "differential", ["left"])
+
+
+def test_the_command_line_takes_a_urdf(tmp_path: Path) -> None:
+    words = [f"robot.mjcf={urdf(tmp_path)}", "robot.base=differential", "robot.wheels=[left,right]"]
+    words += ["checkpoint=expert", "tasks=[goal_nav/single_rack]", "episodes=2", "maps=1", "clips=0"]
+    assert main(["eval", *words, f"out={tmp_path / 'report'}"]) == 0
+    (cell,) = json.loads((tmp_path / "report/report.json").read_text())["cells"]
+    assert (cell["robot"], cell["tier"], cell["n"]) == ("bot", "T2", 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["robot.base=holonomic"], "hangs on joint 'post'"),
+        (["robot.base=differential", "robot.wheels=[pst,post]"], "unknown robot.wheels 'pst'; did you mean post?"),
+        (["robot.base=holonomic", "robot.mjcf=absent.xml"], "no file"),
+    ],
+)
+def test_the_command_line_refuses_in_one_line_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], complaint: str
+) -> None:
+    model = mjcf(tmp_path, BOX.replace("<freejoint/>", '<joint name="post" type="hinge"/>'))
+    assert main(["collect", f"robot.mjcf={model}", *words, f"out={tmp_path / 'data'}"]) == 2
+    error = capsys.readouterr().err
+    assert complaint in error and error.count("\n") == 1
+    assert not (tmp_path / "data").exists()

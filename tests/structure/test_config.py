@@ -9,7 +9,8 @@ from omegaconf import MISSING
 
 from omnibody.policies.compass.base import CompassBaseCfg
 from omnibody.robots.errors import UserError
-from omnibody.training.config import group, parse
+from omnibody.robots.table import load_robot
+from omnibody.training.config import BODY, group, parse
 
 
 class Speed(Enum):
@@ -138,7 +139,7 @@ def test_a_required_dict_can_be_filled_name_by_name():
 
 
 def test_a_required_key_is_asked_for():
-    with pytest.raises(UserError, match="out: wanted str, nothing came; add out=<value>"):
+    with pytest.raises(UserError, match="out: wanted str, nothing came; add out=<folder for the results>"):
         parse(RunCfg, [])
 
 
@@ -203,6 +204,79 @@ def test_a_group_holds_the_config_of_the_member_chosen(capsys):
     with pytest.raises(SystemExit):
         parse(PolicyRunCfg, ["--help"])
     assert "policy.policy_width=" in capsys.readouterr().out
+
+
+@dataclass
+class DriveCfg:
+    """Drive something."""
+
+    robot: str = field(default="go2", metadata=BODY)  # the body
+
+
+@dataclass
+class FleetCfg:
+    robots: list[str] = field(default_factory=lambda: ["go2"], metadata=BODY)
+
+
+BOX = '<mujoco><worldbody><body pos="0 0 .1"><geom type="box" size=".3 .2 .1" mass="9"/></body></worldbody></mujoco>'
+OWN = ["robot.base=holonomic", "robot.speed=0.7"]
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A user's own body; the blank and the comma in its path need no care."""
+    path = tmp_path / "a, box.xml"
+    path.write_text(BOX)
+    return f"robot.mjcf={path}"
+
+
+def test_a_body_of_ones_own_stands_where_a_name_may_stand(model):
+    assert parse(DriveCfg, []).robot == "go2"
+    body = load_robot(parse(DriveCfg, [model, *OWN]).robot)
+    assert (body.name, body.limits.velocity_high[0], body.limits.holonomic) == ("a, box", 0.7, True)
+    assert body is load_robot(parse(DriveCfg, [*OWN, model]).robot)
+    assert load_robot(parse(DriveCfg, [model, *OWN, "robot.name=crate"]).robot).name == "crate"
+
+
+def test_it_comes_instead_of_the_default_bodies_and_beside_named_ones(model):
+    assert [load_robot(robot).name for robot in parse(FleetCfg, [model, *OWN]).robots] == ["a, box"]
+    beside = parse(FleetCfg, [model, *OWN, "robots=[spot,go1]"]).robots
+    assert [load_robot(robot).name for robot in beside] == ["spot", "go1", "a, box"]
+
+
+def test_an_experiment_may_describe_it_and_words_win(model, tmp_path):
+    file = tmp_path / "e.yaml"
+    file.write_text(f"robot: {{mjcf: {model.partition('=')[2]!r}, base: holonomic, speed: 0.7, wheels: []}}\n")
+    words = [f"experiment={file}"]
+    assert parse(DriveCfg, words).robot == parse(DriveCfg, [model, *OWN]).robot
+    assert load_robot(parse(DriveCfg, [*words, "robot.speed=0.4"]).robot).limits.velocity_high[0] == 0.4
+    assert parse(DriveCfg, [*words, "robot=spot"]).robot == "spot"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["robot.base=holonomic"], "robot.mjcf: wanted str, nothing came; add robot.mjcf=<MJCF or URDF"),
+        (["robot.mjcf=a.xml"], "robot.base: wanted str, nothing came; add robot.base=<how it moves: differential"),
+        (["robot.mjcf=a.xml", "robot.base=holnomic"], "unknown robot.base 'holnomic'; did you mean holonomic?"),
+        (["robot.mjcf=a.xml", "robot.bas=holonomic"], "unknown key 'robot.bas'; did you mean robot.base"),
+        (["robot.mjcf=a.xml", "robot.base=holonomic", "robot.speed=fast"], "robot.speed: wanted float, came 'fast'"),
+        (["robot.mjcf=a.xml", "robot=go2"], "robot: wanted a name or robot.mjcf=..., came both"),
+    ],
+)
+def test_a_mistake_in_a_body_of_ones_own_is_named(words, message):
+    with pytest.raises(UserError) as error:
+        parse(DriveCfg, words)
+    assert str(error.value).startswith(message) and "\n" not in str(error.value)
+
+
+def test_help_lists_the_keys_of_a_body_of_ones_own_and_requires_none(capsys):
+    for cfg, has in ((DriveCfg, True), (DictCfg, False)):
+        with pytest.raises(SystemExit):
+            parse(cfg, ["--help"])
+        out = capsys.readouterr().out
+        assert ("robot.mjcf=" in out) is has
+        assert not [line for line in out.splitlines() if "robot." in line and "(required)" in line]
 
 
 def test_an_experiment_chooses_a_member(tmp_path):

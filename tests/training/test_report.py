@@ -90,7 +90,7 @@ def _page(cells: list[Cell], tmp_path: Path) -> str:
     log.parent.mkdir()
     log.write_text("".join(json.dumps({"steps": step, "success": step / 100}) + "\n" for step in range(0, 100, 10)))
     cfg = EvalCfg(out="", robots=["carrier", "omni"], tasks=["goal_nav/office"], checkpoint="expert", tier="T0")
-    maps = draw_maps(cells, {"goal_nav/office": cfg.task("goal_nav/office")}, 2)
+    maps = draw_maps(cells, cfg.bodies, {"goal_nav/office": cfg.task("goal_nav/office")}, 2)
     clip = Clip(encode([Image.new("RGB", (8, 8))] * 2, 0.1), "success", "nobody")
     return page(_report(cells), maps, [("the caption", clip)], [str(log.parent)])
 

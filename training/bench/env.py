@@ -20,7 +20,7 @@ from omnibody.envs.make import make_env
 from omnibody.envs.mujoco_env import MujocoEnv
 from omnibody.robots.plant import GROUP_SCENE
 from omnibody.training.bench.rows import Row, interleaved, print_rows
-from omnibody.training.config import parse
+from omnibody.training.config import BODY, parse
 
 # The command all contestants follow [m/s, m/s, rad/s]: on the spot, so that no figure hangs on how often an episode has
 # to begin (the raw loop never begins one).
@@ -31,7 +31,7 @@ COMMAND = (0.0, 0.0, 0.6)
 class EnvBenchCfg:
     """Measure environment steps per second at a policy rate of 10 Hz, depth camera included."""
 
-    robots: list[str] = field(default_factory=lambda: ["carrier", "go2"])  # bodies to measure
+    robots: list[str] = field(default_factory=lambda: ["carrier", "go2"], metadata=BODY)  # bodies to measure
     task: str = "goal_nav/single_rack"  # the task they are in
     tier: str = "best"  # fidelity tier
     num_envs: int = 16  # worlds in the batch
@@ -55,7 +55,7 @@ def env_rows(cfg: EnvBenchCfg) -> list[Row]:
         finally:
             peer.close()
             env.close()
-        name = f"{robot} {env.plant.tier}, N = {cfg.num_envs}, {threads} threads"
+        name = f"{env.embodiment.name} {env.plant.tier}, N = {cfg.num_envs}, {threads} threads"
         middle = statistics.median
         rows.append(Row(name, middle(ours), "env steps/s", middle(limit), middle(theirs)))
     return rows

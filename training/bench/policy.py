@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -19,7 +19,7 @@ from omnibody.policies.compass.generalist import CompassGeneralist
 from omnibody.policies.policy import Context, Obs, Policy
 from omnibody.robots.errors import UserError
 from omnibody.training.bench.rows import Row, interleaved, print_rows
-from omnibody.training.config import parse
+from omnibody.training.config import BODY, parse
 
 STEP_BUDGET = 10.0  # whole policy step, rays included [ms]
 
@@ -29,7 +29,7 @@ class PolicyBenchCfg:
     """Measure policy calls on one core."""
 
     checkpoint: str = "assets/checkpoints/compass-generalist"  # the policy
-    robot: str = "go2"  # the body
+    robot: str = field(default="go2", metadata=BODY)  # the body
     task: str = "goal_nav/single_rack"  # where it is
     seconds: float = 3.0  # how long each measurement lasts
     rounds: int = 3  # measurements of each contestant, in turn; medians are printed

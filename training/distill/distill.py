@@ -97,7 +97,7 @@ def _fresh(cfg: DistillCfg, teachers: dict[str, CompassResidual]) -> CompassGene
 def _labels(
     cfg: DistillCfg, run: Path, number: int, name: str, teacher: CompassResidual, student: CompassGeneralist
 ) -> Labels:
-    path = run / "labels" / f"round-{number}-{name}.safetensors"
+    path = run / "labels" / f"round-{number}-{load_robot(name).name}.safetensors"
     if not path.exists():
         env = make_env(name, cfg.task, cfg.num_envs, cfg.tier, randomization=cfg.randomization)
         generator = torch.Generator().manual_seed(cfg.seed + number)

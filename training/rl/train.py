@@ -26,7 +26,7 @@ from omnibody.policies.compass.residual import CompassResidual, ResidualActorCfg
 from omnibody.policies.files import atomic_folder
 from omnibody.robots.errors import UserError
 from omnibody.sim_tasks.goal_nav import GoalNavCfg
-from omnibody.training.config import parse
+from omnibody.training.config import BODY, parse
 from omnibody.training.fit import POLICY
 from omnibody.training.optimizer_state import flat_moments, load_moments
 from omnibody.training.rl.asymmetric_policy import AsymmetricPolicy
@@ -57,7 +57,7 @@ class RlCfg:
     """Train a residual specialist for one body."""
 
     base: str = "assets/checkpoints/compass-base"  # checkpoint of the imitation base
-    robot: str = "go2"  # the body
+    robot: str = field(default="go2", metadata=BODY)  # the body
     task: GoalNavCfg = field(default_factory=lambda: GoalNavCfg(scene="all"))  # scenes, reward, tolerances
     tier: str = "T1"  # fidelity to train in
     num_envs: int = 32  # worlds in the batch
@@ -80,7 +80,7 @@ class _Log(BaseCallback):
         self._ended: list[dict[str, Any]] = []
 
     def _on_training_start(self) -> None:
-        self.bar = tqdm(total=self.cfg.steps, initial=self.num_timesteps, unit="step", desc=f"rl {self.cfg.robot}")
+        self.bar = tqdm(total=self.cfg.steps, initial=self.num_timesteps, unit="step", desc="rl")
 
     def _on_step(self) -> bool:
         self._ended += [info for info in self.locals["infos"] if "episode" in info]
