@@ -54,10 +54,14 @@ def goal_pose(message: Any) -> np.ndarray:
 
 def odometry(message: Any) -> tuple[np.ndarray, np.ndarray]:
     """An ``Odometry`` as pose (x, y, yaw) in its header's frame and twist (vx, vy, wz) in its child's, float64 (3,)."""
-    twist = message.twist.twist
-    values = np.array([twist.linear.x, twist.linear.y, twist.angular.z], np.float64)
-    _finite("odom.twist", values)
-    return pose(message.pose.pose, "odom.pose"), values
+    return pose(message.pose.pose, "odom.pose"), twist(message.twist.twist, "odom.twist")
+
+
+def twist(message: Any, name: str) -> np.ndarray:
+    """A ``Twist`` as (vx [m/s], vy [m/s], wz [rad/s]), float64 (3,)."""
+    values = np.array([message.linear.x, message.linear.y, message.angular.z], np.float64)
+    _finite(name, values)
+    return values
 
 
 def path(message: Any) -> np.ndarray:
@@ -94,10 +98,10 @@ def scan(message: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.where(inside, ranges, np.inf), message.angle_min + message.angle_increment * np.arange(len(ranges))
 
 
-def fill_twist(message: Any, twist: np.ndarray) -> None:
+def fill_twist(message: Any, values: np.ndarray) -> None:
     """Write (vx, vy, wz) into a ``Twist``; give a ``TwistStamped``'s own ``twist``. NaN is never written."""
-    _finite("command", twist)
-    message.linear.x, message.linear.y, message.angular.z = (float(v) for v in twist)
+    _finite("command", values)
+    message.linear.x, message.linear.y, message.angular.z = (float(v) for v in values)
 
 
 def _pixels(message: Any) -> np.ndarray:

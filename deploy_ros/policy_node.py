@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import rclpy
@@ -43,15 +43,20 @@ from omnibody.policies.policy import Policy
 from omnibody.robots.errors import UserError, unknown
 from omnibody.robots.table import load_robot
 
+if TYPE_CHECKING:
+    from omnibody.deploy_ros.recorder import Recorder
+
 PARAMETERS: dict[str, Any] = {
     "robot": "carrier",
     "checkpoint": "",
     "backend": "torch",
     "rate_hz": 0.0,  # 0: the rate of the policy's training; another one only when asked for
+    "record": "",  # a folder that gets a new rosbag2 of all that is heard and commanded while the node is configured
     "autostart": True,
 }
 SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+RECORD = QoSProfile(depth=20, reliability=ReliabilityPolicy.BEST_EFFORT)  # hears every publisher
 BACKENDS = ("torch", "onnx")
 POLLS = 4  # a period: how often it looks whether readings are overdue
 OK, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -65,6 +70,7 @@ class PolicyNode(LifecycleNode):
         for name, default in PARAMETERS.items():
             self.declare_parameter(name, default)
         self._runner: PolicyRunner | None = None
+        self._recorder: Recorder | None = None
         self._active = False
         self._answer: Command | Hold = Hold("unconfigured")
         self._status = self.create_publisher(DiagnosticArray, "/diagnostics", COMMAND)
@@ -76,9 +82,10 @@ class PolicyNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load body and policy; what does not fit leaves the node unconfigured."""
-        robot, checkpoint, backend, rate_hz, _ = (self.get_parameter(name).value for name in PARAMETERS)
+        robot, checkpoint, backend, rate_hz, record, _ = (self.get_parameter(name).value for name in PARAMETERS)
         try:
             runner = PolicyRunner(_policy(backend, Path(checkpoint)), load_robot(robot), rate_hz or None)
+            self._recorder = _recorder(record, runner.embodiment.name)
         except Exception as error:  # whatever is wrong with a checkpoint, the node must live to say so
             message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             self._say(Hold("unconfigured", message))
@@ -95,17 +102,22 @@ class PolicyNode(LifecycleNode):
         self._route = self.create_publisher(PathMsg, "route", COMMAND)
         self._markers = self.create_publisher(MarkerArray, "markers", COMMAND)
         # Messages that wait together are taken in this order: the readings that make a tick come last.
+        heard: list[tuple[Any, str, str, Callable[[Any], None], QoSProfile]] = [
+            (Bool, "estop", "", self._estop, COMMAND),
+            (PoseStamped, "goal_pose", "", inputs.goal_pose, COMMAND),
+            (PathMsg, "plan", "", inputs.plan, COMMAND),
+            (LaserScan, "scan", "scan", inputs.scan, SENSOR),
+            (Image, ros.depth, "depth", inputs.depth, SENSOR),
+            (Odometry, ros.odom, "pose", inputs.odom, SENSOR),
+        ]
         self._listening = [
             self.create_subscription(kind, topic, self._guarded(key, take), qos)
-            for kind, topic, key, take, qos in (
-                (Bool, "estop", "", self._estop, COMMAND),
-                (PoseStamped, "goal_pose", "", inputs.goal_pose, COMMAND),
-                (PathMsg, "plan", "", inputs.plan, COMMAND),
-                (LaserScan, "scan", "scan", inputs.scan, SENSOR),
-                (Image, ros.depth, "depth", inputs.depth, SENSOR),
-                (Odometry, ros.odom, "pose", inputs.odom, SENSOR),
-            )
+            for kind, topic, key, take, qos in heard
         ]
+        if self._recorder is not None:
+            also = ((Twist, ros.cmd_vel), (DiagnosticArray, "/diagnostics"))
+            for kind, topic in (*also, *((kind, topic) for kind, topic, *_ in heard)):
+                self._listening.append(self._recorder.listen(self, kind, topic, RECORD))
         self._poll = self.create_timer(runner.period / POLLS, self._try_tick)
         self._watch = self.create_timer(STALE_PERIODS * runner.period, self._clock_stopped, clock=self._steady)
 
@@ -133,9 +145,16 @@ class PolicyNode(LifecycleNode):
             self.destroy_subscription(subscription)
         for publisher in (self._twist, self._stamped, self._route, self._markers):
             self.destroy_publisher(publisher)
+        self.end_recording()
         self._runner = None
         self._say(Hold("unconfigured"))
         return OK
+
+    def end_recording(self) -> None:
+        """Close the bag, if there is one."""
+        if self._recorder is not None:
+            self._recorder.close()
+            self._recorder = None
 
     def halt(self, hold: Hold) -> None:
         """Send a zero command now, if it may command at all."""
@@ -224,7 +243,16 @@ class PolicyNode(LifecycleNode):
     def _report(self) -> None:
         hold = self._answer.reason if isinstance(self._answer, Hold) else ""
         counts = {**self._runner.counts, **self._runner.safety.counts} if self._runner else {}
+        counts |= self._recorder.status() if self._recorder else {}
         self._status.publish(diagnostics.diagnostics(self.get_name(), self._header(""), hold, counts))
+
+
+def _recorder(folder: str, name: str) -> Recorder | None:
+    if not folder:
+        return None
+    from omnibody.deploy_ros.recorder import Recorder  # a second of imports that driving does not need
+
+    return Recorder(Path(folder), name)
 
 
 def _policy(backend: str, source: Path) -> Policy:
@@ -257,6 +285,7 @@ def main() -> NoReturn:
         traceback.print_exc()
     node.halt(Hold("exit"))
     time.sleep(0.1)  # lets a reliable writer hand over its last message
+    node.end_recording()
     node.destroy_node()
     rclpy.shutdown()
     sys.stdout.flush()

@@ -12,7 +12,6 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 from omnibody.robots.errors import UserError
 
 try:
+    from rosbags.interfaces import Connection
     from rosbags.rosbag2 import Reader, StoragePlugin, Writer
     from rosbags.typesys import Stores, get_typestore
 except ModuleNotFoundError as missing:
@@ -37,11 +37,11 @@ END = struct.pack("<BQI", DATA_END, 4, 0) + struct.pack("<BQQQI", 0x02, 20, 0, 0
 class Recorder:
     """A new bag in ``folder``, named after ``name`` and the time; ``bag`` is its path.
 
-    ``topics``: name with its leading slash -> type, e.g. "nav_msgs/msg/Odometry". ``counts``: messages written, and
-    dropped because the disk was too slow or because of ``error``, empty while all is well.
+    ``counts``: messages written, and dropped because the disk was too slow or because of ``error``, empty while all is
+    well.
     """
 
-    def __init__(self, folder: Path, name: str, topics: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, name: str) -> None:
         self.bag = folder / f"{name}_{datetime.now():%Y_%m_%d-%H_%M_%S_%f}"
         self.counts = {"recorded": 0, "record_dropped": 0}
         self.error = ""
@@ -50,23 +50,37 @@ class Recorder:
             self._writer.open()
         except OSError as error:
             raise UserError(f"record: {folder}: {error.strerror}; choose another folder") from error
-        store = get_typestore(Stores.ROS2_JAZZY)
-        self._connections = {
-            topic: self._writer.add_connection(topic, kind, typestore=store) for topic, kind in topics.items()
-        }
+        self._store = get_typestore(Stores.ROS2_JAZZY)
+        self._connections: dict[str, Connection] = {}
         self._queue: queue.SimpleQueue[tuple[str, int, bytes] | None] = queue.SimpleQueue()
         self._waiting, self._lock = 0, threading.Lock()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
 
-    def write(self, topic: str, data: bytes) -> None:
-        """Take a serialized message of a topic that came just now; returns at once."""
+    def add(self, topic: str, kind: str) -> None:
+        """Make a topic, with its leading slash, of a type ("nav_msgs/msg/Odometry") known, before any message."""
+        self._connections[topic] = self._writer.add_connection(topic, kind, typestore=self._store)
+
+    def listen(self, node: Any, kind: Any, topic: str, qos: Any) -> Any:
+        """A subscription of rclpy's ``node`` to ``topic``, of message class ``kind``, that writes all it hears."""
+        name = node.resolve_topic_name(topic)
+        self.add(name, f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}")
+        return node.create_subscription(
+            kind, topic, lambda data, info: self.write(name, data, info["received_timestamp"]), qos, raw=True
+        )
+
+    def write(self, topic: str, data: bytes, stamp: int) -> None:
+        """Take a serialized message that came at ``stamp`` [ns]; returns at once."""
         with self._lock:
             if self.error or self._waiting + len(data) > MOST_WAITING:
                 self.counts["record_dropped"] += 1
                 return
             self._waiting += len(data)
-        self._queue.put((topic, time.time_ns(), data))
+        self._queue.put((topic, stamp, data))
+
+    def status(self) -> dict[str, Any]:
+        """For diagnostics: ``counts``, and ``error`` where there is one."""
+        return {**self.counts, **({"record_error": self.error} if self.error else {})}
 
     def close(self) -> None:
         """Write what waits, and the end of the bag."""

@@ -22,20 +22,20 @@ from omnibody.robots.errors import UserError  # noqa: E402
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 BOOL = "std_msgs/msg/Bool"
-TOPICS = {"/estop": BOOL}
 # Records without end, or writes more than it may; says where.
 CHILD = """
 import resource, signal, sys, time
 from pathlib import Path
 from omnibody.deploy_ros.recorder import Recorder
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-recorder = Recorder(Path(sys.argv[1]), "robot", {"/estop": "std_msgs/msg/Bool"})
+recorder = Recorder(Path(sys.argv[1]), "robot")
+recorder.add("/estop", "std_msgs/msg/Bool")
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 print(recorder.bag, flush=True)
 while not recorder.error:
-    recorder.write("/estop", bytes((0, 1, 0, 0, 1)))
+    recorder.write("/estop", bytes((0, 1, 0, 0, 1)), time.time_ns())
     time.sleep(0.001)
-recorder.write("/estop", bytes((0, 1, 0, 0, 1)))
+recorder.write("/estop", bytes((0, 1, 0, 0, 1)), time.time_ns())
 print(recorder.error, recorder.counts["record_dropped"], flush=True)
 recorder.close()
 """
@@ -62,10 +62,11 @@ def said(process: subprocess.Popen[str]) -> str:
 
 
 def test_what_is_written_comes_back_in_order(tmp_path: Path) -> None:
-    recorder = Recorder(tmp_path, "robot", TOPICS)
+    recorder = Recorder(tmp_path, "robot")
+    recorder.add("/estop", BOOL)
     values = [n % 3 == 0 for n in range(500)]
-    for value in values:
-        recorder.write("/estop", flag(value))
+    for n, value in enumerate(values):
+        recorder.write("/estop", flag(value), n)
     recorder.close()
     assert read(recorder.bag) == values and recorder.counts == {"recorded": 500, "record_dropped": 0}
     with pytest.raises(UserError, match="came a whole one"):
@@ -96,10 +97,11 @@ def test_a_full_disk_stops_the_recording_and_nothing_else(tmp_path: Path) -> Non
 
 def test_what_waits_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_WAITING", 0)
-    recorder = Recorder(tmp_path, "robot", TOPICS)
+    recorder = Recorder(tmp_path, "robot")
+    recorder.add("/estop", BOOL)
     began = time.perf_counter()
     for _ in range(100):
-        recorder.write("/estop", flag(True))
+        recorder.write("/estop", flag(True), 0)
     assert time.perf_counter() - began < 0.1
     recorder.close()
     assert recorder.counts == {"recorded": 0, "record_dropped": 100}
@@ -112,4 +114,4 @@ def test_what_is_no_bag_is_refused_in_words(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such path"):
         repair(tmp_path / "none")
     with pytest.raises(UserError, match="choose another folder"):
-        Recorder(tmp_path / "a.mcap", "robot", TOPICS)
+        Recorder(tmp_path / "a.mcap", "robot")
