@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml constraints.txt .ci/debian-packages.sh .ci/find-python.
 	.ci/debian-packages.sh
 	test -x $(BIN)/python || "$$(.ci/find-python.sh)" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,ros]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,ros,push-t]'
 	touch $@
 
 demo: $(STAMP)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from omnibody.robots.errors import UserError
 from omnibody.robots.spec import DESCRIPTOR_NAMES, Field, IOSpec
 
 Obs = dict[str, Tensor]
@@ -25,8 +26,9 @@ class Batch:
     ``obs`` {key: (B, To, ...)} as in ``IOSpec.obs``; ``next_obs`` the true successors, the last step's included;
     ``action`` (B, Ta, Da) what was executed; ``expert`` (B, Ta, Da) what the expert wanted in the same state;
     ``previous_action`` (B, To, Da) executed one step earlier, zero at an episode's first step; ``reward`` (B, Ta);
-    ``terminated`` (B, Ta) bool: ended for good, not by a time limit; ``pad`` (B, R) bool; ``pose`` (B, R, 3) ground
-    pose x [m], y [m], yaw [rad] in the world; ``descriptor`` (B, K) facts about the body (``DESCRIPTOR_NAMES``).
+    ``terminated`` (B, Ta) bool: ended for good, not by a time limit; ``pad`` (B, R) bool. Of a mobile body also, else
+    None: ``pose`` (B, R, 3) ground pose x [m], y [m], yaw [rad] in the world; ``descriptor`` (B, K) facts about the
+    body (``DESCRIPTOR_NAMES``).
     """
 
     obs: Obs
@@ -37,22 +39,32 @@ class Batch:
     reward: Tensor
     terminated: Tensor
     pad: Tensor
-    pose: Tensor
-    descriptor: Tensor
+    pose: Tensor | None = None
+    descriptor: Tensor | None = None
 
     @property
     def velocity_high(self) -> Tensor:
         """Upper limits (B, 3) of the body's twist (vx, vy, wz) [m/s, m/s, rad/s], out of its descriptor."""
-        return self.descriptor[:, [DESCRIPTOR_NAMES.index(f"{axis}_high") for axis in ("vx", "vy", "wz")]]
+        facts = mobile_part(self.descriptor, "descriptor")
+        return facts[:, [DESCRIPTOR_NAMES.index(f"{axis}_high") for axis in ("vx", "vy", "wz")]]
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
         moved: dict[str, Any] = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            is_tensor = isinstance(value, Tensor)
-            moved[field.name] = value.to(device) if is_tensor else {key: one.to(device) for key, one in value.items()}
+            if isinstance(value, dict):
+                moved[field.name] = {key: one.to(device) for key, one in value.items()}
+            else:
+                moved[field.name] = None if value is None else value.to(device)
         return Batch(**moved)
+
+
+def mobile_part(part: Tensor | None, name: str) -> Tensor:
+    """A part of a batch that only data of mobile bodies has."""
+    if part is None:
+        raise UserError(f"data: wanted a dataset with {name} (of a mobile body), came one without")
+    return part
 
 
 def fake_batch(spec: IOSpec, size: int, obs_steps: int, action_steps: int, generator: torch.Generator) -> Batch:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from omnibody.robots.spec import Embodiment, IOSpec
+from omnibody.robots.spec import Body, IOSpec
 
 Obs = dict[str, Tensor]
 State = dict[str, Tensor]
@@ -19,7 +19,7 @@ State = dict[str, Tensor]
 class Context:
     """What stays fixed for an episode: the body, and where a policy takes them, an instruction and a goal."""
 
-    embodiment: Embodiment
+    embodiment: Body
     instruction: str = ""
     goal: Tensor | None = None
 

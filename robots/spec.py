@@ -10,9 +10,11 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+
+from omnibody.robots.errors import UserError
 
 Vector3 = tuple[float, float, float]
 
@@ -165,6 +167,33 @@ class RosInterface:
     depth: str = "depth"
     base_frame: str = "base_link"
     odom_frame: str = "odom"
+
+
+class Body(Protocol):
+    """What every body says of itself, be it a base that drives or a tool on a table.
+
+    ``best_tier``: the most faithful simulation it has; ``license`` and ``source`` of its model.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def action(self) -> Field: ...  # noqa: D102
+    @property
+    def rate_hz(self) -> float: ...  # noqa: D102
+    @property
+    def best_tier(self) -> str: ...  # noqa: D102
+    @property
+    def license(self) -> str: ...  # noqa: D102
+    @property
+    def source(self) -> str: ...  # noqa: D102
+
+
+def mobile(body: Body) -> Embodiment:
+    """The body as a mobile base; raises ``UserError`` for one that has none."""
+    if isinstance(body, Embodiment):
+        return body
+    raise UserError(f"robot: wanted a mobile base (omnibody list), came {body.name}, a {type(body).__name__}")
 
 
 @dataclass(frozen=True)

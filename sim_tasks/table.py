@@ -8,19 +8,30 @@ from omnibody.robots.errors import unknown
 from omnibody.sim_tasks.families import ALL, FAMILIES
 from omnibody.sim_tasks.task import TaskFactory
 
-TASKS = {"goal_nav": "omnibody.sim_tasks.goal_nav:GoalNavCfg"}
-SCENES = {"goal_nav": (*FAMILIES, ALL, "map")}  # what may follow the task's name after a slash
+TASKS = {
+    "goal_nav": "omnibody.sim_tasks.goal_nav:GoalNavCfg",
+    "push_t": "omnibody.sim_tasks.push_t:PushTCfg",
+}
+# What follows a task's name after a slash; an empty name leaves the slash out.
+SCENES = {"goal_nav": (*FAMILIES, ALL, "map"), "push_t": ("", "shifted")}
+
+BODIES = {"push_t": "pusher"}  # of tasks that only one body can do
+
+
+def body_of(task: str) -> str | None:
+    """The only body that can do the task of that name, None where many can."""
+    return BODIES.get(task.partition("/")[0])
 
 
 def task_names() -> list[str]:
     """All names ``task_config`` takes; "map" also wants the configuration's ``map``."""
-    return [f"{task}/{scene}" for task in TASKS for scene in SCENES[task]]
+    return [f"{task}/{scene}".removesuffix("/") for task in TASKS for scene in SCENES[task]]
 
 
 def task_config(name: str, **settings: str | int | float) -> TaskFactory:
     """The configuration of a task by name, "goal_nav/office", with some of its fields set."""
     if name not in task_names():
         raise unknown("task", name, task_names())
-    task, scene = name.split("/")
+    task, _, scene = name.partition("/")
     module, cls = TASKS[task].split(":")
     return getattr(importlib.import_module(module), cls)(scene=scene, **settings)

@@ -24,6 +24,7 @@ class Verb(NamedTuple):
 VERBS = {
     "demo": Verb("demonstrations to a success table, in minutes", "omnibody.training.demo:main"),
     "collect": Verb("record demonstrations into a dataset", "omnibody.training.collect:main"),
+    "import": Verb("turn recordings made elsewhere into a dataset", "omnibody.training.importing:main"),
     "train": Verb("train a policy on a dataset", "omnibody.training.train:main"),
     "rl": Verb("train a residual on a frozen base policy by PPO", "omnibody.training.rl.train:main"),
     "distill": Verb("distil teachers into one student", "omnibody.training.distill.distill:main"),

@@ -23,6 +23,7 @@ from omnibody.training.data.windows import Windows
 from omnibody.training.fit import POLICY, FitCfg, Fitted, fit
 
 PRIVILEGED = "privileged"  # the observation that tasks make for critics
+BLOCK = 4096  # windows at a time that a policy takes its statistics from
 
 
 @dataclass
@@ -33,6 +34,7 @@ class WindowsCfg:
     action_steps: int = 16  # rows of actions
     lead: int = 0  # rows before the one a window is drawn for
     stride: int = 8  # steps between the windows of an episode
+    pad_after: int | None = None  # most rows of padding behind an episode's end; null: as many as fit
 
 
 @dataclass
@@ -64,10 +66,9 @@ def policy_spec(spec: IOSpec) -> IOSpec:
 
 def train(cfg: TrainCfg) -> Fitted:
     """Run what ``cfg`` says; the policy is in ``cfg.out``/policy afterwards."""
-    shape = cfg.windows
-    datasets = [open_dataset(path) for path in cfg.data]
-    windows = Windows.of(datasets, shape.obs_steps, shape.action_steps, shape.lead, shape.stride)
+    windows = Windows.of([open_dataset(path) for path in cfg.data], **dataclasses.asdict(cfg.windows))
     policy = build_policy(cfg.policy, policy_spec(windows.spec), cfg.fit.seed)
+    policy.fit_statistics(windows.blocks(BLOCK))
     return fit(policy, windows, cfg.fit, Path(cfg.out))
 
 

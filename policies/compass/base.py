@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from omnibody.policies.batch import Batch
-from omnibody.policies.compass.commands import clip_twist, described_limits, limit_state, normalise
+from omnibody.policies.batch import Batch, mobile_part
+from omnibody.policies.compass.commands import clip_twist, limit_state, normalise
 from omnibody.policies.compass.nets import Fusion, RouteEncoder, mlp
 from omnibody.policies.compass.world_model import (
     ACTION,
@@ -69,7 +69,9 @@ class CompassBaseCfg:
 
     def build(self, spec: IOSpec) -> CompassBase:
         """The untrained policy; its weights come from torch's global generator."""
-        wanted = {"depth": 2, "semantics": 2, "velocity": 1, "route": 2, "goal": 1}
+        wanted = {"depth": 2, "velocity": 1, "route": 2, "goal": 1}
+        # What a robot recorded tells no semantics: the world model then decodes depth alone.
+        wanted |= {"semantics": 2} if "semantics" in spec.obs else {}
         for key, axes in wanted.items():
             if key not in spec.obs or len(spec.obs[key].shape) != axes:
                 came = {k: f.shape for k, f in spec.obs.items()}
@@ -92,7 +94,7 @@ class CompassBase(Policy):
         super().__init__()
         self.cfg, self.spec = cfg, spec
         depth, width = spec.obs["depth"], cfg.policy_width
-        classes = int(spec.obs["semantics"].high[0]) + 1
+        classes = int(spec.obs["semantics"].high[0]) + 1 if "semantics" in spec.obs else 0
         self.world = WorldModel(cfg.world, (depth.shape[0], depth.shape[1]), depth.high[0], classes)
         self.route_encoder = RouteEncoder()
         goal = [spec.obs["goal"].shape[0]] if cfg.goal_in_base else []
@@ -145,8 +147,9 @@ class CompassBase(Policy):
     def window(self, batch: Batch) -> Window:
         """The world model's view of a batch."""
         obs, steps = batch.obs, batch.previous_action.shape[1]
-        previous = normalise(batch.previous_action, described_limits(batch.descriptor).unsqueeze(1))
-        return Window(obs["depth"], obs["semantics"], obs["velocity"], previous, batch.pad[:, :steps])
+        previous = normalise(batch.previous_action, batch.velocity_high.unsqueeze(1))
+        semantics = obs["semantics"] if self.world.num_classes else None
+        return Window(obs["depth"], semantics, obs["velocity"], previous, batch.pad[:, :steps])
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Weighted sum over real steps of command, path, KL, depth and semantics terms.
@@ -161,20 +164,22 @@ class CompassBase(Policy):
         real = (~batch.pad[:, :steps]).float()
         # Missing axes are trained to 0, so that a body that has them starts from 0 there.
         command = torch.tanh(self.command_head(policy_state))
-        wanted = normalise(batch.expert[:, :steps], described_limits(batch.descriptor).unsqueeze(1))
-        target, known = path_targets(batch.pose, batch.pad, self.spec.rate_hz)
+        wanted = normalise(batch.expert[:, :steps], batch.velocity_high.unsqueeze(1))
+        target, known = path_targets(mobile_part(batch.pose, "pose"), batch.pad, self.spec.rate_hz)
         path = torch.tanh(self.path_head(policy_state)).unflatten(-1, (-1, 2))
         path_error = ((path - target[:, :steps] / PATH_SCALE) ** 2).sum(-1)
         every = self.cfg.loss.decode_every
         some = slice(int(torch.randint(every, (), generator=generator, device=generator.device)), None, every)
-        frames = [x.flatten(0, 1)[some] for x in (rollout.latent, batch.obs["depth"], batch.obs["semantics"], real)]
-        depth, semantics = self.world.reconstruction(*frames[:3])
+        keys = ("depth", "semantics") if self.world.num_classes else ("depth",)
+        frames = {key: batch.obs[key].flatten(0, 1)[some] for key in keys}
+        latent, weight = rollout.latent.flatten(0, 1)[some], real.flatten(0, 1)[some]
+        depth, semantics = self.world.reconstruction(latent, frames["depth"], frames.get("semantics"))
         parts = {
             "action": _mean((command - wanted).abs().sum(-1), real),
             "path": _mean(path_error, known[:, :steps].float()) * len(PATH_SECONDS),
             "kl": _mean(balanced_kl(rollout.posterior, rollout.prior, self.cfg.loss.free_bits), real),
-            "semantics": _mean(semantics, frames[3]),
-            "depth": _mean(depth, frames[3]),
+            **({} if semantics is None else {"semantics": _mean(semantics, weight)}),
+            "depth": _mean(depth, weight),
         }
         total = torch.stack([getattr(self.cfg.loss, name) * part for name, part in parts.items()]).sum()
         return total, {name: part.item() for name, part in parts.items()}

@@ -11,9 +11,7 @@ import torch
 from torch import Tensor
 
 from omnibody.policies.policy import State
-from omnibody.robots.spec import DESCRIPTOR_NAMES, Embodiment, Limits
-
-_HIGH = slice(DESCRIPTOR_NAMES.index("vx_high"), DESCRIPTOR_NAMES.index("wz_high") + 1)
+from omnibody.robots.spec import Body, Limits, mobile
 
 
 def normalise(twist: Tensor, high: Tensor) -> Tensor:
@@ -30,17 +28,12 @@ def clip_twist(twist: Tensor, state: State) -> Tensor:
     return torch.cat([twist[:, :2], turn], dim=-1)
 
 
-def limit_state(embodiment: Embodiment, batch_size: int) -> State:
+def limit_state(body: Body, batch_size: int) -> State:
     """The state entries that ``clip_twist`` and ``normalise`` read, for ``batch_size`` equal bodies."""
-    limits: Limits = embodiment.limits
+    limits: Limits = mobile(body).limits
     rows = {
         "velocity_low": limits.velocity_low,
         "velocity_high": limits.velocity_high,
         "turning_radius": (limits.min_turning_radius,),
     }
     return {k: torch.tensor(v, dtype=torch.float32).expand(batch_size, -1).clone() for k, v in rows.items()}
-
-
-def described_limits(descriptor: Tensor) -> Tensor:
-    """Upper velocity limits (B, 3) [m/s, m/s, rad/s] out of body descriptors (B, K)."""
-    return descriptor[:, _HIGH]

@@ -18,7 +18,7 @@ from omnibody.policies.compass.nets import mlp
 from omnibody.policies.compass.world_model import ACTION
 from omnibody.policies.policy import Context, Obs, Policy, State
 from omnibody.robots.errors import unknown
-from omnibody.robots.spec import DESCRIPTOR_NAMES, Embodiment, IOSpec
+from omnibody.robots.spec import DESCRIPTOR_NAMES, Body, Embodiment, IOSpec, mobile
 
 
 class DistilBatch(Protocol):
@@ -98,9 +98,9 @@ class CompassGeneralist(Policy):
             self.code_mean.copy_(facts.mean(0))
             self.code_std.copy_(facts.std(0, unbiased=False).clamp_min(0.1))
 
-    def code(self, embodiment: Embodiment) -> Tensor:
+    def code(self, body: Body) -> Tensor:
         """What the student is told about a body (C,), not yet normalised."""
-        return body_code(embodiment, self.cfg.bodies)
+        return body_code(body, self.cfg.bodies)
 
     def begin(self, context: Context, batch_size: int) -> State:
         """The base's state and the code of the body."""
@@ -134,13 +134,13 @@ class CompassGeneralist(Policy):
         return chosen, {"kl": kl.item(), "mse": mse.item(), "std": self.log_std.exp().item()}
 
 
-def body_code(embodiment: Embodiment, bodies: list[str]) -> Tensor:
+def body_code(body: Body, bodies: list[str]) -> Tensor:
     """One-hot position (C,) of the body among ``bodies``; its descriptor (K,) when there are none."""
     if not bodies:
-        return torch.from_numpy(embodiment.descriptor())
-    if embodiment.name not in bodies:
-        raise unknown("robot", embodiment.name, bodies)
-    return torch.tensor([float(name == embodiment.name) for name in bodies])
+        return torch.from_numpy(mobile(body).descriptor())
+    if body.name not in bodies:
+        raise unknown("robot", body.name, bodies)
+    return torch.tensor([float(name == body.name) for name in bodies])
 
 
 def kl_loss(teacher_mean: Tensor, teacher_std: Tensor, mean: Tensor, std: Tensor, active: Tensor) -> Tensor:

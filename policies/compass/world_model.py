@@ -150,7 +150,7 @@ def _normal(parameters: Tensor) -> Normal:
 
 
 class WorldModel(nn.Module):
-    """Encoders of depth and speed, the recurrent state, and a decoder of depth and semantics."""
+    """Encoders of depth and speed, the recurrent state, and a decoder of depth and, of ``num_classes`` > 0, semantics."""
 
     def __init__(self, cfg: WorldModelCfg, image: tuple[int, int], max_range: float, num_classes: int) -> None:
         super().__init__()
@@ -174,14 +174,19 @@ class WorldModel(nn.Module):
         image = self.depth_encoder(self.squash(depth.float()).flatten(0, -3)).unflatten(0, depth.shape[:-2])
         return torch.cat([image, self.speed_encoder(velocity / SPEED_SCALE)], dim=-1)
 
-    def reconstruction(self, latent: Tensor, depth: Tensor, semantics: Tensor) -> tuple[Tensor, Tensor]:
-        """Per frame (N,): L1 of squashed depth, and cross-entropy with weights 1, 2, 5, 5... (things count most)."""
+    def reconstruction(self, latent: Tensor, depth: Tensor, semantics: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Per frame (N,): L1 of squashed depth, and cross-entropy with weights 1, 2, 5, 5... (things count most).
+
+        Without ``semantics`` there is no second one.
+        """
         decoded, logits = self.decoder(latent)
+        distance = (decoded - self.squash(depth.float())).abs().flatten(1).mean(1)
+        if semantics is None:
+            return distance, None
         weight = logits.new_full((self.num_classes,), 5.0)
         weight[:2] = logits.new_tensor([1.0, 2.0])[: self.num_classes]
         target = semantics.long()
         entropy = F.cross_entropy(logits, target, weight, reduction="none").flatten(1).sum(1)
-        distance = (decoded - self.squash(depth.float())).abs().flatten(1).mean(1)
         return distance, entropy / weight[target].flatten(1).sum(1)
 
     @torch.no_grad()
@@ -203,12 +208,12 @@ class WorldModel(nn.Module):
 class Window:
     """A batch of windows as the world model needs it.
 
-    ``depth`` (B, T, H, W) [m], ``semantics`` (B, T, H, W) integers, ``velocity`` (B, T, 3), ``previous_action``
-    (B, T, 3) the normalised command executed before the frame, ``pad`` (B, T) bool.
+    ``depth`` (B, T, H, W) [m], ``semantics`` (B, T, H, W) integers or None where nobody knows them, ``velocity``
+    (B, T, 3), ``previous_action`` (B, T, 3) the normalised command executed before the frame, ``pad`` (B, T) bool.
     """
 
     depth: Tensor
-    semantics: Tensor
+    semantics: Tensor | None
     velocity: Tensor
     previous_action: Tensor
     pad: Tensor
@@ -224,7 +229,8 @@ def prediction_quality(model: WorldModel, windows: Iterable[Window], horizon: in
     """Depth L1 [m] and semantic mean IoU of frames imagined 1..horizon steps ahead, beside repeating the last frame.
 
     A window's first T - horizon frames are filtered, the rest is imagined under the actions that were executed; windows
-    with padding are left out. Classes that occur in neither prediction nor truth are left out of the mean.
+    with padding are left out. Classes that occur in neither prediction nor truth are left out of the mean; windows
+    without semantics give no IoU.
     """
     classes = model.num_classes
     error = torch.zeros(2, horizon, dtype=torch.float64)
@@ -235,29 +241,29 @@ def prediction_quality(model: WorldModel, windows: Iterable[Window], horizon: in
         if seen < 1:
             raise ValueError(f"prediction_quality: wanted windows longer than {horizon} frames, came {seen + horizon}")
         rows = ~window.pad.any(1)
-        depth, truth = window.depth[rows].float(), window.semantics[rows].long()
+        depth = window.depth[rows].float()
         embed = model.embed(depth[:, :seen], window.velocity[rows, :seen])
         action = window.previous_action[rows]
         state = model.rssm.observe(embed, action[:, :seen], window.restart[rows, :seen], None)
         guess = model.imagine(state.h[:, -1], state.z[:, -1], action[:, seen:])
         last = slice(seen - 1, seen)
-        repeated = depth[:, last].expand_as(guess.depth), truth[:, last].expand_as(truth[:, seen:])
-        for i, (metres, labels) in enumerate(((guess.depth, guess.logits.argmax(2)), repeated)):
+        for i, metres in enumerate((guess.depth, depth[:, last].expand_as(guess.depth))):
             error[i] += (metres - depth[:, seen:]).abs().mean((2, 3)).sum(0)
+        count += float(rows.sum())
+        if window.semantics is None:
+            continue
+        truth = window.semantics[rows].long()
+        for i, labels in enumerate((guess.logits.argmax(2), truth[:, last].expand_as(truth[:, seen:]))):
             for k in range(horizon):
                 pairs = (truth[:, seen + k] * classes + labels[:, k]).flatten()
                 confusion[i, k] += torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
-        count += float(rows.sum())
-    return {
-        "depth_l1_m": (error[0] / count).tolist(),
-        "depth_l1_m_repeat": (error[1] / count).tolist(),
-        "miou": _mean_iou(confusion[0]),
-        "miou_repeat": _mean_iou(confusion[1]),
-    }
+    figures = {"depth_l1_m": error[0] / count, "depth_l1_m_repeat": error[1] / count}
+    figures |= {"miou": _mean_iou(confusion[0]), "miou_repeat": _mean_iou(confusion[1])} if confusion.any() else {}
+    return {name: values.tolist() for name, values in figures.items()}
 
 
-def _mean_iou(confusion: Tensor) -> list[float]:
+def _mean_iou(confusion: Tensor) -> Tensor:
     hit = confusion.diagonal(dim1=-2, dim2=-1)
     union = confusion.sum(-1) + confusion.sum(-2) - hit
     present = union > 0
-    return ((hit / union.clamp_min(1.0) * present).sum(-1) / present.sum(-1).clamp_min(1)).tolist()
+    return (hit / union.clamp_min(1.0) * present).sum(-1) / present.sum(-1).clamp_min(1)

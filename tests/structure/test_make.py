@@ -42,7 +42,7 @@ def test_a_fresh_clone_sets_up_and_then_checks_everything(clone):
 
 def test_torch_comes_before_the_rest(clone):
     commands = plan(clone, "setup")
-    assert 0 <= position(commands, "constraints.txt torch") < position(commands, "-e '.[dev,ros]'")
+    assert 0 <= position(commands, "constraints.txt torch") < position(commands, "-e '.[dev,ros,push-t]'")
 
 
 def test_set_up_once_until_the_requirements_change(clone):

@@ -45,7 +45,7 @@ def lerobot(dataset: Path, rows: list[int], folder: Path) -> dict[str, np.ndarra
 def ours(dataset: Dataset, windows: Windows, row: int) -> dict[str, np.ndarray]:
     """The same window by the names and in the types of the files."""
     batch = windows.batch(np.array([row]))
-    obs, steps = obs_columns(dataset.origin.spec), step_columns(dataset.origin.spec)
+    obs, steps = obs_columns(dataset.origin.spec), step_columns(dataset.origin)
     found = {obs[key].name: values[0].numpy() for key, values in batch.obs.items()}
     found |= {steps[name].name: getattr(batch, name)[0].numpy() for name in ("action", "expert", "reward", "pose")}
     return {**found, "next.terminated": batch.terminated[0].numpy(), "pad": batch.pad[0].numpy()}

@@ -30,6 +30,7 @@ EPISODES, FINAL, DATA, VIDEOS = "meta/episodes", "meta/final", "data", "videos"
 STAGING, CACHE, LOCK, CACHE_LOCK = ".staging", ".cache", ".lock", ".cache.lock"
 
 ACTION, EXPERT, POSE, REWARD = "action", "action.expert", "pose", "next.reward"
+OPTIONAL = ("expert", "pose")  # columns that a dataset may lack
 TERMINATED, TRUNCATED, SUCCESS = "next.terminated", "next.truncated", "next.success"
 MILLIMETRE = 0.001  # [m]; depth is stored in whole millimetres, as depth cameras give it
 MAX_DEPTH = 65.535  # [m]
@@ -43,7 +44,9 @@ class DatasetError(UserError, RuntimeError):
 class Origin:
     """What a dataset was recorded with; two recordings continue each other only if these agree.
 
-    ``descriptor`` as in `Embodiment.descriptor`; ``recipe``: how the actions were made (noise, share of random ones).
+    ``descriptor`` as in `Embodiment.descriptor`, empty for a body without one; ``recipe``: how the actions were made
+    (noise, share of random ones); ``parts``: those of ``OPTIONAL`` that each step holds. Where no ``expert`` is held,
+    the executed actions are the expert's own.
     """
 
     spec: IOSpec
@@ -54,6 +57,7 @@ class Origin:
     descriptor: tuple[float, ...]
     seed: int
     recipe: dict[str, Any]
+    parts: tuple[str, ...] = OPTIONAL
 
     @staticmethod
     def of(
@@ -66,15 +70,17 @@ class Origin:
     def to_dict(self) -> dict[str, Any]:
         """For ``meta/omnibody.json``."""
         raw = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        named = dict(zip(DESCRIPTOR_NAMES, self.descriptor, strict=True))
+        named = dict(zip(DESCRIPTOR_NAMES, self.descriptor, strict=True)) if self.descriptor else {}
         return {**raw, "spec": json.loads(self.spec.to_json()), "descriptor": named}
 
     @staticmethod
     def from_dict(raw: dict[str, Any]) -> Origin:
         """Read what ``to_dict`` made."""
-        own = {field.name: raw[field.name] for field in dataclasses.fields(Origin)}
-        facts = tuple(raw["descriptor"][name] for name in DESCRIPTOR_NAMES)
-        return Origin(**{**own, "spec": IOSpec.from_json(json.dumps(raw["spec"])), "descriptor": facts})
+        own = {field.name: raw[field.name] for field in dataclasses.fields(Origin) if field.name in raw}
+        named = raw["descriptor"]
+        own["descriptor"] = tuple(named[name] for name in DESCRIPTOR_NAMES) if named else ()
+        own["parts"] = tuple(raw.get("parts", OPTIONAL))  # older datasets hold all
+        return Origin(**{**own, "spec": IOSpec.from_json(json.dumps(raw["spec"]))})
 
     def mismatch(self, other: Origin) -> str:
         """The first difference to ``other`` (wanted: self, came: other); empty when they are equal."""
@@ -99,18 +105,18 @@ class Episode:
     """One finished episode of L steps, in physical units.
 
     ``obs`` {key: (L + 1, ...)}: what each step acted on, and what the last step led to; ``action`` (L, Da) executed,
-    ``expert`` (L, Da) what the expert wanted; ``reward``, ``terminated``, ``truncated``, ``success`` (L,) of the step;
-    ``pose`` (L, 3): x [m], y [m], yaw [rad] before the step.
+    ``reward``, ``terminated``, ``truncated``, ``success`` (L,) of the step. Where the origin's ``parts`` name them:
+    ``expert`` (L, Da) what the expert wanted; ``pose`` (L, 3): x [m], y [m], yaw [rad] before the step.
     """
 
     obs: dict[str, np.ndarray]
     action: np.ndarray
-    expert: np.ndarray
     reward: np.ndarray
     terminated: np.ndarray
     truncated: np.ndarray
     success: np.ndarray
-    pose: np.ndarray
+    expert: np.ndarray | None = None
+    pose: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -180,10 +186,10 @@ def _obs_column(key: str, field: Field) -> Column:
     return Column(f"observation.{key}", field.dtype, field.shape, field.names)
 
 
-def step_columns(spec: IOSpec) -> dict[str, Column]:
+def step_columns(origin: Origin) -> dict[str, Column]:
     """The columns of an `Episode` beside its observations, by field name."""
-    action = spec.action
-    return {
+    action = origin.spec.action
+    columns = {
         "action": Column(ACTION, "float32", action.shape, action.names),
         "expert": Column(EXPERT, "float32", action.shape, action.names),
         "pose": Column(POSE, "float32", (3,), ("x", "y", "yaw")),
@@ -192,6 +198,7 @@ def step_columns(spec: IOSpec) -> dict[str, Column]:
         "truncated": Column(TRUNCATED, "bool", ()),
         "success": Column(SUCCESS, "bool", ()),
     }
+    return {name: column for name, column in columns.items() if name not in OPTIONAL or name in origin.parts}
 
 
 INDEX_COLUMNS = (

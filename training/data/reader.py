@@ -77,7 +77,7 @@ def _read_meta(root: Path) -> tuple[Origin, np.ndarray]:
 
 def _columns(origin: Origin) -> dict[str, Column]:
     obs = {f"obs.{key}": column for key, column in layout.obs_columns(origin.spec).items()}
-    return obs | layout.step_columns(origin.spec)
+    return obs | layout.step_columns(origin)
 
 
 def _digest(root: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from omnibody.policies.batch import Batch
 from omnibody.robots.spec import IOSpec
 from omnibody.training.data import layout
-from omnibody.training.data.layout import DatasetError
+from omnibody.training.data.layout import DatasetError, Origin
 from omnibody.training.data.reader import Dataset
 
 
@@ -27,8 +27,9 @@ class Windows:
     """All windows of some episodes of one or more datasets (of one body each).
 
     A window is anchored at every ``stride``-th step of an episode and begins ``lead`` rows before its anchor; it has
-    ``obs_steps`` rows of observations and ``action_steps`` rows of actions. Rows outside the episode are padding. A
-    world model takes (16, 16), a chunked policy with two observations (2, 16, lead=1).
+    ``obs_steps`` rows of observations and ``action_steps`` rows of actions. Rows outside the episode are padding, at
+    most ``pad_after`` of them behind its end (None: all that an anchor at the last step needs). A world model takes
+    (16, 16); Diffusion Policy with two observations, of 16 actions 8 executed, (2, 16, lead=1, pad_after=7).
 
     ``episodes`` (n, 2): pairs (dataset, episode); ``anchors`` (windows, 2): pairs (row of ``episodes``, step).
     """
@@ -38,20 +39,34 @@ class Windows:
     action_steps: int
     lead: int
     stride: int
+    pad_after: int | None
     episodes: np.ndarray
     anchors: np.ndarray
 
     @staticmethod
-    def of(datasets: Sequence[Dataset], obs_steps: int, action_steps: int, lead: int = 0, stride: int = 1) -> Windows:
+    def of(
+        datasets: Sequence[Dataset],
+        obs_steps: int,
+        action_steps: int,
+        lead: int = 0,
+        stride: int = 1,
+        pad_after: int | None = None,
+    ) -> Windows:
         """Windows over all episodes of ``datasets``."""
-        if not 0 <= lead < obs_steps or action_steps < 1 or stride < 1:
+        if not 0 <= lead < obs_steps or min(action_steps, stride) < 1 or (pad_after is not None and pad_after < 0):
             got = f"obs_steps {obs_steps}, action_steps {action_steps}, lead {lead}, stride {stride}"
-            raise DatasetError(f"wanted 0 <= lead < obs_steps and positive action_steps and stride, came {got}")
+            raise DatasetError(
+                "wanted 0 <= lead < obs_steps, positive action_steps and stride and no negative pad_after,"
+                f" came {got}, pad_after {pad_after}"
+            )
+        first = datasets[0].origin
         for dataset in datasets[1:]:
-            if difference := datasets[0].origin.spec.mismatch(dataset.origin.spec):
+            difference = first.spec.mismatch(dataset.origin.spec) or _other_parts(first, dataset.origin)
+            if difference:
                 raise DatasetError(f"{dataset.path} does not go with {datasets[0].path}: {difference}")
         episodes = [(number, episode) for number, one in enumerate(datasets) for episode in range(one.num_episodes)]
-        empty = Windows(tuple(datasets), obs_steps, action_steps, lead, stride, np.empty((0, 2)), np.empty((0, 2)))
+        none = np.empty((0, 2))
+        empty = Windows(tuple(datasets), obs_steps, action_steps, lead, stride, pad_after, none, none)
         return empty._over(np.array(episodes))
 
     @property
@@ -63,6 +78,7 @@ class Windows:
     def identity(self) -> dict[str, Any]:
         """What the windows and their order depend on."""
         shape = {name: getattr(self, name) for name in ("obs_steps", "action_steps", "lead", "stride")}
+        shape |= {} if self.pad_after is None else {"pad_after": self.pad_after}
         return {"digests": [dataset.digest for dataset in self.datasets], **shape}
 
     def __len__(self) -> int:
@@ -88,10 +104,22 @@ class Windows:
         back = torch.from_numpy(np.argsort(np.concatenate([np.nonzero(which == number)[0] for number in used])))
         return _joined(parts, back)
 
+    def blocks(self, size: int) -> Iterator[Batch]:
+        """All windows once, in order, ``size`` at a time."""
+        for start in range(0, len(self), size):
+            yield self.batch(np.arange(start, min(start + size, len(self))))
+
     def _over(self, episodes: np.ndarray) -> Windows:
-        steps = [np.arange(0, self.datasets[number].length[episode], self.stride) for number, episode in episodes]
+        steps = [np.arange(0, self._anchored(self.datasets[n].length[episode]), self.stride) for n, episode in episodes]
         rows = np.repeat(np.arange(len(episodes)), [len(one) for one in steps])
         return replace(self, episodes=episodes, anchors=np.stack([rows, np.concatenate(steps)], 1))
+
+    def _anchored(self, length: int) -> int:
+        """How many steps at the beginning of an episode of ``length`` steps a window may be anchored at."""
+        if self.pad_after is None:
+            return length
+        behind = max(self.obs_steps, self.action_steps) - 1 - self.lead  # rows of a window after its anchor
+        return min(length, max(1, length - behind + self.pad_after))
 
     def _gather(self, number: int, episode: np.ndarray, step: np.ndarray) -> Batch:
         """Windows of one dataset that are anchored at ``step`` (B,) of ``episode`` (B,)."""
@@ -103,8 +131,9 @@ class Windows:
         acted = rows[:, : self.action_steps]
         before = _take(dataset.arrays["action"], np.maximum(seen - 1, 0))
         before[inside[:, : self.obs_steps] == 0] = 0.0
-        columns = layout.obs_columns(dataset.origin.spec)
+        columns, arrays = layout.obs_columns(dataset.origin.spec), dataset.arrays
         facts = torch.tensor(dataset.origin.descriptor, dtype=torch.float32)
+        action = torch.from_numpy(_take(arrays["action"], acted))
 
         def observations(at: np.ndarray) -> dict[str, Tensor]:
             stored = {key: _take(dataset.arrays[f"obs.{key}"], at) for key in columns}
@@ -113,14 +142,14 @@ class Windows:
         return Batch(
             obs=observations(seen),
             next_obs=observations(seen + 1),
-            action=torch.from_numpy(_take(dataset.arrays["action"], acted)),
-            expert=torch.from_numpy(_take(dataset.arrays["expert"], acted)),
+            action=action,
+            expert=torch.from_numpy(_take(arrays["expert"], acted)) if "expert" in arrays else action,
             previous_action=torch.from_numpy(before),
             reward=torch.from_numpy(_take(dataset.arrays["reward"], acted)),
             terminated=torch.from_numpy(_take(dataset.arrays["terminated"], acted)),
             pad=torch.from_numpy(inside != offset),
-            pose=torch.from_numpy(_take(dataset.arrays["pose"], rows)),
-            descriptor=facts.expand(len(episode), -1),
+            pose=torch.from_numpy(_take(arrays["pose"], rows)) if "pose" in arrays else None,
+            descriptor=facts.expand(len(episode), -1) if len(facts) else None,
         )
 
 
@@ -136,5 +165,12 @@ def _joined(parts: list[Batch], back: Tensor) -> Batch:
         if isinstance(every[0], dict):
             values[name] = {key: torch.cat([one[key] for one in every])[back] for key in every[0]}
         else:
-            values[name] = torch.cat(every)[back]
+            values[name] = None if every[0] is None else torch.cat(every)[back]
     return Batch(**values)
+
+
+def _other_parts(wanted: Origin, came: Origin) -> str:
+    """Which part of a batch only one of two datasets can give; expert actions they all can."""
+    if ("pose" in wanted.parts) != ("pose" in came.parts):
+        return "only one of them has pose"
+    return "" if bool(wanted.descriptor) == bool(came.descriptor) else "only one of them has a descriptor"

@@ -37,7 +37,7 @@ class DatasetWriter:
     def __init__(self, path: Path | str, origin: Origin, revision: str, data_file_mb: float = layout.DATA_FILE_MB):
         self.path, self.origin, self.data_file_mb = Path(path), origin, data_file_mb
         self.fps = layout.frames_per_second(origin.spec)
-        self._obs, self._steps = layout.obs_columns(origin.spec), layout.step_columns(origin.spec)
+        self._obs, self._steps = layout.obs_columns(origin.spec), layout.step_columns(origin)
         self._lock = _claim(self.path)
         try:
             _check_origin(self.path, origin, revision)
@@ -63,6 +63,8 @@ class DatasetWriter:
             raise DatasetError(f"{where}: wanted at least one step, came none")
         if episode.obs.keys() != self._obs.keys():
             raise DatasetError(f"{where}: wanted observations {sorted(self._obs)}, came {sorted(episode.obs)}")
+        if missing := [name for name in self._steps if getattr(episode, name) is None]:
+            raise DatasetError(f"{where}: wanted {missing[0]}, which the dataset's origin declares, came none")
         obs = {key: column.stored(episode.obs[key], where) for key, column in self._obs.items()}
         step = {name: column.stored(getattr(episode, name), where) for name, column in self._steps.items()}
         wanted = {**dict.fromkeys(obs, steps + 1), **dict.fromkeys(step, steps)}
