@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +21,8 @@ MODULES = {
 }
 PATIENCE = 5.0  # for a node to stop by itself [s]
 POLL = 0.1  # [s]
-PR_SET_PDEATHSIG = 1  # of prctl(2): which signal this process gets when its parent dies
+# Linux sends SIGTERM to a child when its parent dies, in whatever way.
+FOLLOW = ("setpriv", "--pdeathsig", "TERM")
 
 
 @dataclass(frozen=True)
@@ -74,26 +74,24 @@ class Processes:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for process in reversed(self._running.values()):
-            _stop(process)
+        for program in reversed(list(self._running)):
+            self.stop(program)
 
-    def start(self, program: Program) -> int:
-        """Start one more; returns its process number."""
+    def start(self, program: Program) -> None:
+        """Start one more."""
         log = self.log(program).open("ab") if self._logs else None
         # In a session of its own a node does not hear Ctrl-C itself, so that all are stopped in order.
         process = subprocess.Popen(
-            program.command(),
+            [*FOLLOW, *program.command()],
             env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
-            preexec_fn=_follow_into_death(),
         )
         if log is not None:
             log.close()
         self._running[program] = process
-        return process.pid
 
     def log(self, program: Program) -> Path:
         """Where its words go."""
@@ -110,25 +108,13 @@ class Processes:
                     return program, process.returncode
             time.sleep(POLL)
 
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask twice, then kill."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-        process.send_signal(number)
-        try:
-            process.wait(PATIENCE)
-            return
-        except subprocess.TimeoutExpired:
-            continue
-
-
-def _follow_into_death() -> Callable[[], None]:
-    """For a child, before it becomes its program: ask Linux for SIGTERM when the parent dies, in whatever way."""
-    libc, parent = ctypes.CDLL(None), os.getpid()
-
-    def follow() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died in between
-            os._exit(1)
-
-    return follow
+    def stop(self, program: Program) -> None:
+        """Ask it twice to stop, then kill it."""
+        process = self._running.pop(program)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            process.send_signal(number)
+            try:
+                process.wait(PATIENCE)
+                return
+            except subprocess.TimeoutExpired:
+                continue
