@@ -158,12 +158,14 @@ class PolicyRunner:
     def due(self, now: float) -> bool:
         """Whether to tick at ``now``: once a period when new readings are there, without them a little later.
 
-        At once when a reading has become too old to drive on.
+        At once when a reading is unusable or has become too old to drive on. (One from the future may only have
+        overtaken a simulator's clock.)
         """
         since = now - self._ticked
         late = not 0.0 <= since < (1.0 + SLACK) * self.period
         ready = since >= (1.0 - SLACK) * self.period and self._new.issuperset(NEEDED)
-        return late or ready or (self._driving and self._stale(now) is not None)
+        overdue = any(now - stamp > STALE_PERIODS * self.period + 1e-6 for stamp in self._stamps.values())
+        return late or ready or (self._driving and (overdue or bool(self._faults)))
 
     def tick(self, now: float) -> Command | Hold:
         """The command of this period at time ``now``; whatever goes wrong becomes a `Hold`."""

@@ -44,7 +44,7 @@ class MujocoEnv:
         if embodiment.latency + randomization.latency > self.dt:
             total = embodiment.latency + randomization.latency
             raise ValueError(f"latency {total} s exceeds a policy step of {self.dt} s; lower randomization.latency")
-        self.spec = _io_spec(embodiment, task)
+        self.spec = io_spec(embodiment, task)
         self.bank = SceneBank(plant, task.build)
         camera = DepthCamera(embodiment.camera)
         threads = min(threads, num_envs)
@@ -185,7 +185,7 @@ class MujocoEnv:
             yaw=torch.from_numpy(base.yaw).float(),
             linear=torch.from_numpy(base.linear).float(),
             angular=torch.from_numpy(base.angular).float(),
-            twist=torch.from_numpy(_mean_twist(self._poses, self.dt)).float(),
+            twist=torch.from_numpy(mean_twist(self._poses, self.dt)).float(),
             contact=torch.from_numpy(np.concatenate([shard.hit for shard in self._shards])),
         )
 
@@ -209,7 +209,7 @@ def _ground_pose(base: BaseState) -> np.ndarray:
     return np.stack([base.position[:, 0], base.position[:, 1], base.yaw], 1)
 
 
-def _mean_twist(poses: np.ndarray, dt: float) -> np.ndarray:
+def mean_twist(poses: np.ndarray, dt: float) -> np.ndarray:
     """Mean (vx, vy, wz) over a window of ground poses (N, W, 3), in the present heading frame."""
     seconds = (poses.shape[1] - 1) * dt
     moved = (poses[:, -1] - poses[:, 0]) / seconds
@@ -217,7 +217,7 @@ def _mean_twist(poses: np.ndarray, dt: float) -> np.ndarray:
     return np.concatenate([into_heading(poses[:, -1, 2], moved[:, :2]), turned[:, None]], 1)
 
 
-def _io_spec(embodiment: Embodiment, task: Task) -> IOSpec:
+def io_spec(embodiment: Embodiment, task: Task) -> IOSpec:
     camera = embodiment.camera
     image = (camera.height, camera.width)
     twist = ("vx", "vy", "wz")
