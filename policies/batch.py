@@ -25,10 +25,10 @@ class Batch:
 
     ``obs`` {key: (B, To, ...)} as in ``IOSpec.obs``; ``next_obs`` the true successors, the last step's included;
     ``action`` (B, Ta, Da) what was executed; ``expert`` (B, Ta, Da) what the expert wanted in the same state;
-    ``previous_action`` (B, To, Da) executed one step earlier, zero at an episode's first step; ``reward`` (B, Ta);
-    ``terminated`` (B, Ta) bool: ended for good, not by a time limit; ``pad`` (B, R) bool. Of a mobile body also, else
-    None: ``pose`` (B, R, 3) ground pose x [m], y [m], yaw [rad] in the world; ``descriptor`` (B, K) facts about the
-    body (``DESCRIPTOR_NAMES``).
+    ``previous_action`` (B, To, Da) executed one step earlier, zero at an episode's first step; ``terminated`` (B, Ta)
+    bool: ended for good, not by a time limit; ``pad`` (B, R) bool. None where the data do not tell it: ``reward``
+    (B, Ta). Of a mobile body also, else None: ``pose`` (B, R, 3) ground pose x [m], y [m], yaw [rad] in the world;
+    ``descriptor`` (B, K) facts about the body (``DESCRIPTOR_NAMES``).
     """
 
     obs: Obs
@@ -36,9 +36,9 @@ class Batch:
     action: Tensor
     expert: Tensor
     previous_action: Tensor
-    reward: Tensor
     terminated: Tensor
     pad: Tensor
+    reward: Tensor | None = None
     pose: Tensor | None = None
     descriptor: Tensor | None = None
 

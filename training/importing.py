@@ -65,7 +65,7 @@ def _through(task: PushT | None, columns: Columns) -> Columns:
         return {**task.recorded(columns), ACTION: columns[ACTION].astype(np.float32)}
     named = {OUTCOME.get(key, key): values for key, values in columns.items() if not _is_ours(key)}
     steps = len(named[ACTION])
-    named = {"reward": np.zeros(steps), "success": np.zeros(steps, bool), **named}
+    named = {"success": np.zeros(steps, bool), **named}
     return {key: values.astype(np.float32) if values.dtype.kind == "f" else values for key, values in named.items()}
 
 
@@ -85,7 +85,8 @@ def _origin(cfg: ImportCfg, source: Source, task: PushT | None, seen: Sequence[C
         keys = [key for key in seen[0] if key not in (ACTION, "reward", "success")]
         spec, robot = IOSpec({key: _field(key, seen) for key in keys}, _field(ACTION, seen), rate), "recorded"
     words = task.instruction if task else source.name
-    return Origin(spec, cfg.task or "recorded", words, robot, "recorded", (), 0, {"source": source.name}, ())
+    parts = ("reward",) if all("reward" in columns for columns in seen) else ()
+    return Origin(spec, cfg.task or "recorded", words, robot, "recorded", (), 0, {"source": source.name}, parts)
 
 
 def _field(key: str, seen: Sequence[Columns]) -> Field:
@@ -103,7 +104,7 @@ def _episode(columns: Columns) -> Episode:
     return Episode(
         obs={key: np.concatenate([values, values[-1:]]) for key, values in obs.items()},
         action=columns[ACTION],
-        reward=columns["reward"].astype(np.float32),
+        reward=columns["reward"].astype(np.float32) if "reward" in columns else None,
         terminated=ends & success,
         truncated=ends & ~success,
         success=success,

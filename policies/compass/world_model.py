@@ -150,7 +150,7 @@ def _normal(parameters: Tensor) -> Normal:
 
 
 class WorldModel(nn.Module):
-    """Encoders of depth and speed, the recurrent state, and a decoder of depth and, of ``num_classes`` > 0, semantics."""
+    """Encoders of depth and speed, the recurrent state, and a decoder of depth and, with classes, of semantics."""
 
     def __init__(self, cfg: WorldModelCfg, image: tuple[int, int], max_range: float, num_classes: int) -> None:
         super().__init__()

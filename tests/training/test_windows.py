@@ -102,6 +102,17 @@ def test_units_and_types(tmp_path: Path, write: Write, episodes: list[Episode]) 
     assert batch.velocity_high[1].tolist() == [facts["vx_high"], facts["vy_high"], facts["wz_high"]]
 
 
+def test_what_some_data_do_not_tell_a_mixed_batch_does_not_hold(
+    tmp_path: Path, write: Write, episodes: list[Episode]
+) -> None:
+    told = open_dataset(write(tmp_path / "told", episodes))
+    untold = open_dataset(write(tmp_path / "untold", episodes, parts=("pose",)))
+    assert "reward" not in untold.arrays and Windows.of([told], 4, 4).batch(np.arange(3)).reward is not None
+    mixed = Windows.of([told, untold], 4, 4)
+    batch = mixed.batch(np.array([0, len(mixed) - 1]))
+    assert batch.reward is None and batch.to("cpu").reward is None and batch.expert.shape == (2, 4, 3)
+
+
 def test_several_bodies_in_one_batch(tmp_path: Path, write: Write, episodes: list[Episode]) -> None:
     """A mixed batch equals its rows read one by one, each with its own body's descriptor."""
     datasets = []

@@ -30,7 +30,7 @@ EPISODES, FINAL, DATA, VIDEOS = "meta/episodes", "meta/final", "data", "videos"
 STAGING, CACHE, LOCK, CACHE_LOCK = ".staging", ".cache", ".lock", ".cache.lock"
 
 ACTION, EXPERT, POSE, REWARD = "action", "action.expert", "pose", "next.reward"
-OPTIONAL = ("expert", "pose")  # columns that a dataset may lack
+OPTIONAL = ("expert", "pose", "reward")  # columns that a dataset may lack
 TERMINATED, TRUNCATED, SUCCESS = "next.terminated", "next.truncated", "next.success"
 MILLIMETRE = 0.001  # [m]; depth is stored in whole millimetres, as depth cameras give it
 MAX_DEPTH = 65.535  # [m]
@@ -105,18 +105,18 @@ class Episode:
     """One finished episode of L steps, in physical units.
 
     ``obs`` {key: (L + 1, ...)}: what each step acted on, and what the last step led to; ``action`` (L, Da) executed,
-    ``reward``, ``terminated``, ``truncated``, ``success`` (L,) of the step. Where the origin's ``parts`` name them:
-    ``expert`` (L, Da) what the expert wanted; ``pose`` (L, 3): x [m], y [m], yaw [rad] before the step.
+    ``terminated``, ``truncated``, ``success`` (L,) of the step. Where the origin's ``parts`` name them: ``expert``
+    (L, Da) what the expert wanted; ``pose`` (L, 3): x [m], y [m], yaw [rad] before the step; ``reward`` (L,) of it.
     """
 
     obs: dict[str, np.ndarray]
     action: np.ndarray
-    reward: np.ndarray
     terminated: np.ndarray
     truncated: np.ndarray
     success: np.ndarray
     expert: np.ndarray | None = None
     pose: np.ndarray | None = None
+    reward: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,7 @@ class Windows:
             action=action,
             expert=torch.from_numpy(_take(arrays["expert"], acted)) if "expert" in arrays else action,
             previous_action=torch.from_numpy(before),
-            reward=torch.from_numpy(_take(dataset.arrays["reward"], acted)),
+            reward=torch.from_numpy(_take(arrays["reward"], acted)) if "reward" in arrays else None,
             terminated=torch.from_numpy(_take(dataset.arrays["terminated"], acted)),
             pad=torch.from_numpy(inside != offset),
             pose=torch.from_numpy(_take(arrays["pose"], rows)) if "pose" in arrays else None,
@@ -165,7 +165,7 @@ def _joined(parts: list[Batch], back: Tensor) -> Batch:
         if isinstance(every[0], dict):
             values[name] = {key: torch.cat([one[key] for one in every])[back] for key in every[0]}
         else:
-            values[name] = None if every[0] is None else torch.cat(every)[back]
+            values[name] = None if any(one is None for one in every) else torch.cat(every)[back]
     return Batch(**values)
 
 

@@ -42,6 +42,18 @@ def test_shapes_and_gradients_reach_every_parameter(cfg, spec, omni, generator) 
     assert bool(silent) == (cfg.loss.free_bits > 0)
 
 
+def test_without_semantics_it_learns_from_all_else(spec, omni, generator) -> None:
+    told = dataclasses.replace(spec, obs={key: field for key, field in spec.obs.items() if key != "semantics"})
+    policy = CompassBaseCfg.tiny().build(told)
+    total, parts = policy.loss(batch_of(told, omni, 3, 6, generator), generator)
+    assert total.isfinite() and set(parts) == {"action", "path", "kl", "depth"}
+    seeing = CompassBaseCfg.tiny().build(spec)
+    fewer = {
+        name for name, one in seeing.named_parameters() if one.shape != dict(policy.named_parameters())[name].shape
+    }
+    assert fewer == {"world.decoder.convolutions.7.weight", "world.decoder.convolutions.7.bias"}
+
+
 def test_prior_gets_its_gradient_above_the_free_bits(spec, omni, generator) -> None:
     cfg = CompassBaseCfg.tiny()
     cfg.loss.free_bits = 0.0
