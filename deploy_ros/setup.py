@@ -31,6 +31,7 @@ setup(
         "console_scripts": [
             "policy_node = omnibody.deploy_ros.policy_node:main",
             "sim_node = omnibody.deploy_ros.workstation.sim_node:main",
+            "eval_node = omnibody.deploy_ros.workstation.eval_node:main",
         ],
     },
 )

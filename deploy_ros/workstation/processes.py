@@ -18,6 +18,7 @@ CONFIG = Path(__file__).resolve().parents[1] / "config"  # one parameter file pe
 MODULES = {
     "policy_node": "omnibody.deploy_ros.policy_node",
     "sim_node": "omnibody.deploy_ros.workstation.sim_node",
+    "eval_node": "omnibody.deploy_ros.workstation.eval_node",
 }
 PATIENCE = 5.0  # for a node to stop by itself [s]
 POLL = 0.1  # [s]
@@ -99,14 +100,15 @@ class Processes:
         self._logs.mkdir(parents=True, exist_ok=True)
         return self._logs / f"{program.name[1:].replace('/', '-')}.log"
 
-    def wait(self) -> tuple[Program, int]:
-        """Wait until one ends by itself: which, and its exit code; that of a signal is negative."""
-        while True:
-            for program, process in self._running.items():
-                if process.poll() is not None:
-                    del self._running[program]
-                    return program, process.returncode
-            time.sleep(POLL)
+    def ended(self) -> list[tuple[Program, int]]:
+        """Those that ended by themselves since the last call, after a moment; a signal's exit code is negative."""
+        time.sleep(POLL)
+        ended = [
+            (program, process.returncode) for program, process in self._running.items() if process.poll() is not None
+        ]
+        for program, _ in ended:
+            del self._running[program]
+        return ended
 
     def stop(self, program: Program) -> None:
         """Ask it twice to stop, then kill it."""
