@@ -31,7 +31,7 @@ from omnibody.robots.spec import Embodiment, IOSpec
 from omnibody.sim_tasks.goal_nav import GoalNav, Pose
 from omnibody.sim_tasks.task import Obs, World
 
-PATIENCE = 60.0  # for a robot, a policy or a simulator to appear or answer [s]
+PATIENCE = 300.0  # for a robot, a policy or a simulator to appear or answer [s]
 SILENCE = 0.5  # without a command for so long the last one counts [s]
 NEAR = 0.1  # a start is met up to this [m], [rad]
 QUEUE = 1000  # no message is passed over while a record is written
