@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
-from omnibody.robots.spec import Embodiment, IOSpec
-from omnibody.sim_tasks.task import Obs, World
+from omnibody.robots.spec import Body, IOSpec
+from omnibody.sim_tasks.task import Judged, Obs
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Step:
     but with the rows of finished episodes replaced by the first observation of their next episode.
     ``reward`` (N,) float32; ``terminated``, ``truncated``, ``success`` (N,) bool; ``terms``: reward summands (N,).
     ``measures``: what the task measured at the successor state (N,) each; ``world``: that state itself, so that the
-    last pose of an episode is known. ``episode`` (N,) int64: which episode the step belonged to.
+    last pose of an episode is known; its type is the task's own, as `World`. ``episode`` (N,) int64: which episode the
+    step belonged to.
     """
 
     obs: Obs
@@ -30,7 +31,7 @@ class Step:
     success: Tensor
     terms: dict[str, Tensor]
     measures: dict[str, Tensor]
-    world: World
+    world: Any
     episode: Tensor
 
     @property
@@ -47,20 +48,27 @@ class VecEnv(Protocol):
     """
 
     num_envs: int
-    embodiment: Embodiment
     spec: IOSpec
     dt: float
     episode: Tensor  # (N,) int64, the episodes now running
-    world: World  # the state ``obs`` was computed from
+    world: Any  # the state ``obs`` was computed from, as the task knows it
+
+    @property
+    def embodiment(self) -> Body:
+        """The body of all worlds."""
+
+    @property
+    def task(self) -> Judged:
+        """What is done in all worlds."""
 
     def reset(self, seed: int, first_episode: int = 0) -> Obs:
         """Start episodes ``first_episode ... + N - 1`` under ``seed``; finished envs take the next number in turn."""
 
     def step(self, action: Tensor) -> Step:
-        """Apply twist commands (N, 3) [m/s, m/s, rad/s] for ``dt`` seconds; finished envs begin their next episode."""
+        """Apply actions (N, Da) (of a base twists) for ``dt`` seconds; finished envs begin their next episode."""
 
     def expert(self) -> Tensor:
-        """The task's expert commands (N, 3) for the current state."""
+        """The task's expert actions (N, Da) for the current state."""
 
     def close(self) -> None:
         """Stop the worker threads."""

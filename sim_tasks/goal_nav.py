@@ -20,6 +20,7 @@ from omnibody.robots.plant import into_heading
 from omnibody.robots.spec import Embodiment, Field
 from omnibody.sim_tasks.expert import Follower
 from omnibody.sim_tasks.families import ALL, FAMILIES, SPLITS, split_scene
+from omnibody.sim_tasks.goal_nav_figures import FOLDS, stood_still
 from omnibody.sim_tasks.planner import Roadmap, bilinear, roadmap, routes, sample, straight_routes, whole_way
 from omnibody.sim_tasks.pose_planner import HEADINGS, heading_matters, pose_cost
 from omnibody.sim_tasks.ros_map import load_ros_map
@@ -64,10 +65,8 @@ class GoalNavCfg:
         if (self.scene == "map") != bool(self.map):
             raise UserError(f"scene=map and map=<map.yaml> go together; came scene={self.scene} map={self.map!r}")
         if self.num_scenes < 1 or not 0.0 <= self.min_distance < self.max_distance:
-            raise UserError(
-                "goal_nav: wanted num_scenes >= 1 and 0 <= min_distance < max_distance; came"
-                f" {self.num_scenes}, {self.min_distance}, {self.max_distance}"
-            )
+            came = f"{self.num_scenes}, {self.min_distance}, {self.max_distance}"
+            raise UserError(f"goal_nav: wanted num_scenes >= 1 and 0 <= min_distance < max_distance; came {came}")
 
     def build(self, embodiment: Embodiment, num_envs: int) -> GoalNav:
         """The task for ``num_envs`` of a body."""
@@ -90,6 +89,7 @@ class GoalNav:
     """``Task`` of point-goal navigation; see the module's and ``GoalNavCfg``'s words."""
 
     instruction = "go to the goal pose without touching anything"
+    folds = FOLDS
 
     def __init__(self, cfg: GoalNavCfg, embodiment: Embodiment, num_envs: int) -> None:
         self.cfg = cfg
@@ -109,7 +109,6 @@ class GoalNav:
         self._distance = np.zeros(shape, np.float32)
         self._last_cost = np.zeros(num_envs, np.float32)  # of the previous step, for the reward
         self._last_action = np.zeros((num_envs, 3), np.float32)
-        self._last_position = np.zeros((num_envs, 2))  # of the previous step, for the path length
         self._judged: tuple[World, _Judgement] | None = None
         self._follower = Follower(embodiment)
         self._expert_cost = self._cost[:, None]
@@ -165,8 +164,8 @@ class GoalNav:
         self._nearest[row], self._distance[row] = ways.nearest, ways.scene.distance
         self._judged = None
         self._goal_cells[row], self._stale[row] = (scene, cells[1]), self._posed
-        self._last_position[row], self._last_action[row] = start[:2], 0.0
-        self._last_cost[row] = self._cost_at(self._last_position)[row]
+        self._last_action[row] = 0.0
+        self._last_cost[row] = self._cost_at(np.tile(start[:2], (self.num_envs, 1)))[row]
         return Start(scene, start)
 
     def _draw(self, scene: int, rng: np.random.Generator) -> tuple[Pose, Pose]:
@@ -275,19 +274,29 @@ class GoalNav:
         return _tensor(self._follower.command(pose, twist, self.goal, self._expert_cost, self._distance, self.grid))
 
     def measures(self, world: World) -> dict[str, Tensor]:
-        """Per step (N,): see the keys; lengths [m], ``heading_error`` [rad]; call once per step (path increment)."""
+        """Per step (N,): see the keys; lengths [m], ``heading_error`` [rad]."""
         position, yaw = _planar_pose(world)
         judged = self._judge(world)
-        step = np.linalg.norm(position - self._last_position, axis=1)
-        self._last_position[:] = position
         return {
             "clearance": _tensor(self._clearance(position, yaw)),
             "goal_distance": judged.distance,
             "heading_error": judged.heading.abs(),
-            "path_increment": _tensor(step),
             "cost_to_go": _tensor(judged.cost),
             "shortest_way": _tensor(self.shortest),
         }
+
+    def path(self, world: World) -> Tensor:
+        """Ground poses (N, 3): x [m], y [m], yaw [rad]."""
+        return torch.cat([world.position[:, :2], world.yaw[:, None]], 1)
+
+    def failures(self, world: World) -> list[str]:
+        """ "collision", or "fall" without a contact (N)."""
+        return ["collision" if touched else "fall" for touched in world.contact.tolist()]
+
+    def conclude(self, outcome: str, path: np.ndarray, dt: float) -> dict[str, float]:
+        """``path_length`` [m], and whether an episode that timed out was ``stuck``."""
+        length = float(np.linalg.norm(np.diff(path[:, :2], axis=0), axis=1).sum())
+        return {"path_length": length, "stuck": float(outcome == "timeout" and stood_still(path[:, :2], dt))}
 
     @property
     def turns_in_place(self) -> bool:

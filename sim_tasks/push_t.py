@@ -21,6 +21,7 @@ from omnibody.robots.errors import UserError, unknown
 from omnibody.robots.pusher import PlanarTool
 from omnibody.robots.spec import Body, Field
 from omnibody.sim_tasks import tee
+from omnibody.sim_tasks.push_t_figures import FOLDS
 from omnibody.sim_tasks.task import Obs
 
 STREAM = 0x7EE  # keeps this generator apart from others that are seeded by (seed, episode)
@@ -60,6 +61,7 @@ class PushT:
     """The task; ``goal`` (N, 3) holds the wanted pose of each table's T."""
 
     instruction = "push the T onto the outline of its goal"
+    folds = FOLDS
 
     def __init__(self, cfg: PushTCfg, body: PlanarTool, num_envs: int) -> None:
         self.cfg, self.body, self.num_envs = cfg, body, num_envs
@@ -89,6 +91,18 @@ class PushT:
         """``coverage`` of the goal and ``iou``, intersection over union with it, (N,) each."""
         coverage = self._coverage(world)
         return {"coverage": coverage.float(), "iou": (coverage / (2.0 - coverage)).float()}
+
+    def path(self, world: TableWorld) -> Tensor:
+        """Tool x, y [px] and the T's pose x, y [px], angle [rad], (N, 5)."""
+        return torch.cat([world.agent, world.block], 1)
+
+    def failures(self, world: TableWorld) -> list[str]:
+        """A word only: nothing that happens on a table ends an episode but success."""
+        return ["failure"] * self.num_envs
+
+    def conclude(self, outcome: str, path: np.ndarray, dt: float) -> dict[str, float]:
+        """``tool_path``: how far the tool moved [px]."""
+        return {"tool_path": float(np.linalg.norm(np.diff(path[:, :2], axis=0), axis=1).sum())}
 
     def recorded(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Observations, reward and success (L, ...) of a recorded ``state`` (L, 5): tool x, y, T x, y [px], angle."""

@@ -6,6 +6,7 @@ import importlib
 
 from omnibody.robots.errors import unknown
 from omnibody.sim_tasks.families import ALL, FAMILIES
+from omnibody.sim_tasks.figures import Figures
 from omnibody.sim_tasks.task import TaskFactory
 
 TASKS = {
@@ -16,6 +17,18 @@ TASKS = {
 SCENES = {"goal_nav": (*FAMILIES, ALL, "map"), "push_t": ("", "shifted")}
 
 BODIES = {"push_t": "pusher"}  # of tasks that only one body can do
+FIGURES = {
+    "goal_nav": "omnibody.sim_tasks.goal_nav_figures:FIGURES",
+    "push_t": "omnibody.sim_tasks.push_t_figures:FIGURES",
+}
+
+
+def figures_of(task: str) -> Figures:
+    """What an evaluation of the task of that name reports."""
+    if task not in task_names():
+        raise unknown("task", task, task_names())
+    module, name = FIGURES[task.partition("/")[0]].split(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def body_of(task: str) -> str | None:

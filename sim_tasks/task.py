@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import mujoco
 import numpy as np
@@ -46,16 +47,41 @@ class Start:
     pose: tuple[float, float, float]
 
 
-class Task(Protocol):
+class Judged(Protocol):
+    """What an evaluation asks of any task, whatever its world is; ``world`` is the one that its env gives.
+
+    ``folds``: what a record keeps of the measures of an episode's steps, by its own name: (measure, "min", "max" or
+    "last").
+    """
+
+    name: str
+    instruction: str
+    max_seconds: float
+
+    @property
+    def folds(self) -> Mapping[str, tuple[str, str]]:
+        """See above."""
+
+    def measures(self, world: Any) -> dict[str, Tensor]:
+        """What an evaluation records each step, (N,) each."""
+
+    def path(self, world: Any) -> Tensor:
+        """What of the world a record keeps for drawing and for telling starts apart, (N, P)."""
+
+    def failures(self, world: Any) -> list[str]:
+        """How each of N envs has failed, in a word, if it has."""
+
+    def conclude(self, outcome: str, path: np.ndarray, dt: float) -> dict[str, float]:
+        """More measures of an episode, of its ``path`` (steps + 1, P) at steps of ``dt`` [s]."""
+
+
+class Task(Judged, Protocol):
     """One task for ``num_envs`` equal bodies.
 
     A task holds the goals of the running episodes; everything about episode ``k`` under ``seed`` (scene, start, goal)
     is a pure function of (seed, k) and the body, so that two policies can be compared on the same start states.
     """
 
-    name: str
-    instruction: str
-    max_seconds: float
     obs_fields: dict[str, Field]  # what ``observe`` returns
 
     def build(self, spec: mujoco.MjSpec, scene: int) -> None:
@@ -81,9 +107,6 @@ class Task(Protocol):
 
     def expert(self, world: World, rng: np.random.Generator) -> Tensor:
         """Twist commands (N, 3) that solve the task, within the body's limits."""
-
-    def measures(self, world: World) -> dict[str, Tensor]:
-        """What an evaluation records each step, (N,) each: clearance [m], goal distance [m], heading error [rad]..."""
 
 
 class TaskFactory(Protocol):

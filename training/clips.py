@@ -48,7 +48,8 @@ class _Filming:
     """A ``VecEnv`` of one world that keeps pictures of what it does: from behind, and the whole scene from above."""
 
     def __init__(self, env: MujocoEnv) -> None:
-        self.env, self.num_envs, self.embodiment, self.spec, self.dt = env, 1, env.embodiment, env.spec, env.dt
+        self.env, self.num_envs, self.spec, self.dt = env, 1, env.spec, env.dt
+        self.embodiment, self.task = env.embodiment, env.task
         self.renderer = EnvRenderer(env, HEIGHT * 4 // 3, HEIGHT)
         self.frames: list[Image.Image] = []
         self._every, self._steps = max(1, round(FRAME_SECONDS / env.dt)), 0

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from omnibody.envs.make import make_env
 from omnibody.envs.randomization import RandomizationCfg
 from omnibody.envs.vec_env import Step, VecEnv
-from omnibody.robots.spec import Limits
+from omnibody.robots.spec import Limits, mobile
 from omnibody.robots.table import load_robot
 from omnibody.sim_tasks.table import task_config
 from omnibody.sim_tasks.task import Obs
@@ -155,7 +155,7 @@ class _Trace:
     """The steps so far of the episode that runs in one env."""
 
     def __init__(self, env: VecEnv, row: int, cfg: ExplorationCfg, seed: int) -> None:
-        self.explorer = Explorer(cfg, env.embodiment.limits, env.dt, seed, int(env.episode[row]))
+        self.explorer = Explorer(cfg, mobile(env.embodiment).limits, env.dt, seed, int(env.episode[row]))
         self.obs: dict[str, list[np.ndarray]] = {key: [] for key in env.spec.obs}
         self.steps: dict[str, list[np.ndarray]] = {}
         self.last: dict[str, np.ndarray] = {}
@@ -183,9 +183,10 @@ class _Trace:
 def origin(cfg: CollectCfg, env: VecEnv, instruction: str) -> Origin:
     """Everything that decides what the episodes look like."""
     recipe: dict[str, Any] = {name: dataclasses.asdict(getattr(cfg, name)) for name in ("exploration", "randomization")}
-    tier = env.embodiment.best_tier if cfg.tier == "best" else cfg.tier
+    body = mobile(env.embodiment)
+    tier = body.best_tier if cfg.tier == "best" else cfg.tier
     recipe |= {"map": cfg.map} if cfg.map else {}
-    return Origin.of(env.embodiment, env.spec, cfg.task, instruction, tier, cfg.seed, recipe)
+    return Origin.of(body, env.spec, cfg.task, instruction, tier, cfg.seed, recipe)
 
 
 def record(cfg: CollectCfg) -> Collected:

@@ -26,7 +26,7 @@ from omnibody.policies.policy import Policy
 from omnibody.robots.errors import UserError
 from omnibody.robots.spec import Embodiment
 from omnibody.robots.table import load_robot
-from omnibody.sim_tasks.table import task_config
+from omnibody.sim_tasks.table import figures_of, task_config
 from omnibody.sim_tasks.task import TaskFactory
 from omnibody.training.clips import Clip
 from omnibody.training.config import BODY, parse
@@ -36,7 +36,7 @@ from omnibody.training.fit import POLICY
 from omnibody.training.gallery import draw_maps, make_clips
 from omnibody.training.provenance import provenance
 from omnibody.training.report import page
-from omnibody.training.results import DEFINITIONS, START_STATES, Cell, means, pair_means, pairs, summarize
+from omnibody.training.results import Cell, definitions, means, pair_means, pairs, start_states, summarize
 from omnibody.training.rollout import EpisodeRecord, play, rollout
 
 __all__ = ["EvalCfg", "evaluate", "evaluate_and_report", "main", "matrix", "rollout"]
@@ -110,8 +110,8 @@ class EvalCfg:
 
 
 def evaluate(policy: Policy | None, env: VecEnv, episodes: int, seed: int) -> dict[str, Any]:
-    """The figures of one cell (see ``results.DEFINITIONS``); without a policy those of the expert."""
-    return summarize(rollout(policy, env, episodes, seed))
+    """The figures of one cell (see ``results.definitions``); without a policy those of the expert."""
+    return summarize(rollout(policy, env, episodes, seed), env.task.name)
 
 
 def matrix(policies: Policies, cfg: EvalCfg, folder: EvalFolder) -> Iterator[Cell]:
@@ -240,8 +240,8 @@ def build_report(cells: list[Cell], cfg: EvalCfg, identity: dict[str, Any], bega
         "means": means(cells),
         "pairs": pair_rows,
         "pair_means": pair_means(pair_rows),
-        "definitions": DEFINITIONS,
-        "start_states": START_STATES,
+        "definitions": definitions(cfg.tasks),
+        "start_states": start_states(cfg.tasks),
         "config": dataclasses.asdict(cfg),
         "policies": identity["policies"],
         **provenance(),
@@ -252,8 +252,13 @@ def build_report(cells: list[Cell], cfg: EvalCfg, identity: dict[str, Any], bega
 
 def _line(cell: Cell) -> str:
     figures, rate = cell.to_json(), cell.rate
+    named = [(column.title, *column.figures[0]) for column in figures_of(cell.task).columns]
+    own = [
+        f"{title} {factor * figures[name]:.{digits}f}"
+        for title, name, factor, digits in named[:4]
+        if figures[name] is not None
+    ]
     return (
         f"{cell.policy:24} {cell.robot:10} {cell.task:22} {cell.tier}  {figures['successes']:4}/{figures['n']:<4}"
-        f" SR {rate.value:.3f} [{rate.low:.3f}, {rate.high:.3f}]  SPL {figures['spl']:.3f}"
-        f"  collisions {figures['collisions']}  time-outs {figures['timeouts']}"
+        f" SR {rate.value:.3f} [{rate.low:.3f}, {rate.high:.3f}]  {'  '.join(own)}"
     )

@@ -74,7 +74,7 @@ def draw_maps(
     ``bodies`` and ``tasks`` are those of the cells, by name.
     """
     colours = {policy: colour_of(k) for k, policy in enumerate(dict.fromkeys(cell.policy for cell in cells))}
-    maps = []
+    maps: list[Map] = []
     for robot, task in dict.fromkeys((cell.robot, cell.task) for cell in cells):
         group = [cell for cell in cells if (cell.robot, cell.task) == (robot, task)]
         bound = tasks[task].build(bodies[robot], 1)
@@ -96,7 +96,7 @@ def _draw_map(task: GoalNav, place: str, cells: Sequence[Cell], key: tuple[int, 
 
 
 def _note(colour: str, record: EpisodeRecord) -> str:
-    mark = f"{MARKS[record.outcome]} {record.travel_time:.1f} s"
+    mark = f"{MARKS[record.outcome]} {record.seconds:.1f} s"
     return f'<span><i style="background:{colour}"></i>{mark}</span>'
 
 

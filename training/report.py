@@ -5,30 +5,17 @@ from __future__ import annotations
 import base64
 import itertools
 import json
-import math
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from string import Template
 from typing import Any
 
+from omnibody.sim_tasks.figures import Column
+from omnibody.sim_tasks.table import figures_of
 from omnibody.training import figures
 from omnibody.training.clips import SPEED, Clip
 from omnibody.training.figures import colour_of, text
 from omnibody.training.gallery import Map
-
-COLUMNS = {
-    "solved": "k/n",
-    "SR": "%, 95 % limits",
-    "SPL": "",
-    "collisions": "per km",
-    "falls": "",
-    "time-outs": "of them stuck",
-    "clearance": "least, mean [cm]",
-    "time": "success [s], WTT",
-    "heading": "error [deg]",
-    "policy": "a call [ms]",
-    "seeds": "successes each",
-}
 
 
 def page(report: dict[str, Any], maps: Sequence[Map], clips: Sequence[tuple[str, Clip]], curves: Sequence[str]) -> str:
@@ -43,7 +30,7 @@ def page(report: dict[str, Any], maps: Sequence[Map], clips: Sequence[tuple[str,
         heat=figures.heat_maps(cells),
         means=figures.mean_bars(report["means"]),
         pairs=_pairs(report),
-        table=_table(cells),
+        table=_tables(cells),
         maps=_section("Driven paths", _maps(maps, report["means"])),
         curves=_section("Learning curves", figures.learning_curves(curves) if curves else ""),
         clips=_section(f"Clips, {SPEED:g} times faster than life", _clips(clips)),
@@ -82,28 +69,43 @@ def _pairs(report: dict[str, Any]) -> str:
     return _section("Paired comparisons", hint + overall + details)
 
 
-def _table(cells: Sequence[dict[str, Any]]) -> str:
-    names = "".join(f"<th>{name}<small>{words}</small></th>" for name, words in COLUMNS.items())
-    rows = "".join(f"<tr>{''.join(f'<td>{value}</td>' for value in _row(cell))}</tr>" for cell in cells)
+def _tables(cells: Sequence[dict[str, Any]]) -> str:
+    """A table for each kind of task, as each has columns of its own."""
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for cell in cells:
+        kinds.setdefault(cell["task"].partition("/")[0], []).append(cell)
+    return "".join(_table(group, figures_of(group[0]["task"]).columns) for group in kinds.values())
+
+
+def _table(cells: Sequence[dict[str, Any]], own: Sequence[Column]) -> str:
+    titles = [("solved", "k/n"), ("SR", "%, 95 % limits"), *((column.title, column.words) for column in own)]
+    titles += [("policy", "a call [ms]"), ("seeds", "successes each")]
+    names = "".join(f"<th>{name}<small>{words}</small></th>" for name, words in titles)
+    rows = "".join(f"<tr>{''.join(f'<td>{value}</td>' for value in _row(cell, own))}</tr>" for cell in cells)
     head = f"<tr><th>policy</th><th>robot</th><th>task</th>{names}</tr>"
     return f'<table class="plain lined numbers">{head}{rows}</table>'
 
 
-def _row(cell: dict[str, Any]) -> Iterator[str]:
+def _row(cell: dict[str, Any], own: Sequence[Column]) -> Iterator[str]:
     yield text(cell["policy"])
     yield f"{text(cell['robot'])} <small>{cell['tier']}</small>"
     yield text(cell["task"])
     yield f"{cell['successes']}/{cell['n']}"
     yield f"{100 * cell['sr']:.1f} <small>{100 * cell['lo']:.1f}–{100 * cell['hi']:.1f}</small>"
-    yield _number(cell["spl"], 1, 3)
-    yield f"{cell['collisions']} <small>{_number(cell['collisions_per_km'], 1, 1)}</small>"
-    yield str(cell["falls"])
-    yield f"{cell['timeouts']} <small>{cell['stuck']}</small>"
-    yield _number(cell["min_clearance"], 100, 1)
-    yield f"{_number(cell['travel_time'], 1, 1)} <small>{_number(cell['wtt'], 1, 0)}</small>"
-    yield _number(cell["heading_error"], math.degrees(1.0), 1)
+    for column in own:
+        yield " ".join(_shown(cell, column))
     yield _number(cell["policy_ms"], 1, 1)
     yield " ".join(f"<small>{seed['seed']}:</small>{seed['successes']}" for seed in cell["per_seed"])
+
+
+def _shown(cell: dict[str, Any], column: Column) -> Iterator[str]:
+    """The first figure of a column with its limits, if it has any, and the others, small."""
+    for place, (name, factor, digits) in enumerate(column.figures):
+        value = _number(cell[name], factor, digits)
+        yield f"<small>{value}</small>" if place else value
+        if f"{name}_lo" in cell:
+            low, high = (_number(cell[f"{name}_{end}"], factor, digits) for end in ("lo", "hi"))
+            yield f"<small>{low}–{high}</small>"
 
 
 def _number(value: float | None, factor: float, digits: int) -> str:

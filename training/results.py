@@ -8,32 +8,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from omnibody.training.rollout import STUCK_METRES, STUCK_SECONDS, EpisodeRecord
-from omnibody.training.statistics import Interval, mean_interval, paired_difference, wilson
+import numpy as np
+
+from omnibody.sim_tasks.figures import COUNT, ESTIMATE, MEAN, NUMBER, SHARE, Episodes, Figure
+from omnibody.sim_tasks.table import figures_of
+from omnibody.training.rollout import EpisodeRecord
+from omnibody.training.statistics import Interval, estimate, mean_interval, paired_difference, wilson
 
 DEFINITIONS = {
     "sr": "success rate, successes / n; lo and hi are its 95 % Wilson limits",
-    "spl": "success weighted by path length: mean of success * shortest / max(shortest, driven)",
-    "collisions": "episodes ended by touching the scene; collisions_per_km divides them by all kilometres driven",
-    "falls": "episodes that failed without a contact (tilted or sank)",
-    "timeouts": "episodes cut by the time limit, the stuck ones included",
-    "stuck": f"time-outs that stayed within {STUCK_METRES} m for their last {STUCK_SECONDS:.0f} s",
-    "min_clearance": "mean over episodes of the least distance between footprint and scene [m]",
-    "travel_time": "mean time of the successful episodes [s]",
-    "wtt": "COMPASS's weighted travel time: SUM of the successful episodes' times / SR [s]; it grows with n, so compare"
-    " it at equal n only, or use travel_time",
-    "heading_error": "mean heading error of the successful episodes at their end [rad]",
-    "goal_distance": "mean distance to the goal of all episodes at their end [m]",
+    "timeouts": "episodes cut by the time limit",
     "policy_ms": "mean time of a batched call of the policy on this machine [ms]",
     "pairs": "a minus b in success rate on the same start states, with Newcombe's paired 95 % limits; p is McNemar's"
     " exact two-sided p-value, not corrected for the number of comparisons",
     "means": "unweighted mean of the success rates of a policy's cells, square-and-add 95 % limits",
     "episode_intervals": "intervals are about new episodes of the same policies; they do not cover a new training run",
 }
-START_STATES = (
-    "Scene, start pose and goal pose of episode k under seed s are a pure function of (s, k), the task and the body;"
-    " all policies of a robot and task meet the same ones. Scenes come from the split named in the config."
-)
 
 
 @dataclass(frozen=True)
@@ -52,41 +42,67 @@ class Cell:
         return wilson(sum(record.success for record in self.records), len(self.records))
 
     def to_json(self) -> dict[str, Any]:
-        """The cell as it stands in ``report.json``; see DEFINITIONS."""
+        """The cell as it stands in ``report.json``; see ``definitions``."""
         labels = {"policy": self.policy, "robot": self.robot, "task": self.task, "tier": self.tier}
-        return labels | summarize(self.records)
+        return labels | summarize(self.records, self.task)
 
 
-def summarize(records: Sequence[EpisodeRecord]) -> dict[str, Any]:
-    """The figures of DEFINITIONS for some episodes; what has no episode to be about is None."""
+def definitions(tasks: Sequence[str]) -> dict[str, str]:
+    """What the figures of cells in these tasks mean."""
+    own = {figure.name: figure.meaning for task in tasks for figure in figures_of(task).figures}
+    return DEFINITIONS | own
+
+
+def start_states(tasks: Sequence[str]) -> str:
+    """What is random in episodes of these tasks, and that all policies meet the same."""
+    return " ".join(dict.fromkeys(figures_of(task).start_states for task in tasks))
+
+
+def summarize(records: Sequence[EpisodeRecord], task: str) -> dict[str, Any]:
+    """The figures of some episodes of a task; what has no episode to be about is None."""
     won = [record for record in records if record.success]
     rate = wilson(len(won), len(records))
-    kilometres = sum(record.path_length for record in records) / 1000.0
-    collisions = sum(record.collision for record in records)
-    times = [record.travel_time for record in won]
     seeds = sorted({record.seed for record in records})
+    own: dict[str, Any] = {}
+    episodes = _columns(records)
+    for figure in figures_of(task).figures:
+        own |= _figure(figure, episodes)
     return {
         "n": len(records),
         "successes": len(won),
         "sr": _finite(rate.value),
         "lo": rate.low,
         "hi": rate.high,
-        "spl": _mean([record.spl for record in records]),
-        "collisions": collisions,
-        "collisions_per_km": collisions / kilometres if kilometres > 0 else None,
-        "kilometres": kilometres,
-        "falls": sum(record.fall for record in records),
         "timeouts": sum(record.timeout for record in records),
-        "stuck": sum(record.stuck for record in records),
-        "min_clearance": _mean([record.min_clearance for record in records]),
-        "travel_time": _mean(times),
-        "wtt": sum(times) / rate.value if won else None,
-        "heading_error": _mean([record.heading_error for record in won]),
-        "goal_distance": _mean([record.goal_distance for record in records]),
+        **own,
         "policy_ms": _mean([record.policy_ms for record in records]),
         "seeds": seeds,
         "per_seed": [_of_seed(records, seed) for seed in seeds],
     }
+
+
+def _columns(records: Sequence[EpisodeRecord]) -> Episodes:
+    columns = {name: np.array([getattr(record, name) for record in records]) for name in ("outcome", "seconds")}
+    columns |= {name: np.array([getattr(r, name) for r in records], bool) for name in ("success", "timeout")}
+    measured = records[0].measures if records else ()
+    return columns | {name: np.array([record.measures[name] for record in records]) for name in measured}
+
+
+def _figure(figure: Figure, episodes: Episodes) -> dict[str, float | int | None]:
+    values, name = figure.of(episodes), figure.name
+    if figure.kind == NUMBER:
+        return {name: _finite(float(values))}
+    known = np.asarray(values)
+    if figure.kind == COUNT:
+        return {name: int(known.sum())}
+    if figure.kind == MEAN:
+        return {name: _mean(known[~np.isnan(known)].tolist())}
+    if figure.kind == ESTIMATE:
+        interval = estimate(known[~np.isnan(known)])
+    else:
+        assert figure.kind == SHARE, figure
+        interval = wilson(int(known.sum()), len(known))
+    return {name: _finite(interval.value), f"{name}_lo": _finite(interval.low), f"{name}_hi": _finite(interval.high)}
 
 
 def _of_seed(records: Sequence[EpisodeRecord], seed: int) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,50 +14,43 @@ from torch import Tensor
 
 from omnibody.envs.vec_env import Step, VecEnv
 from omnibody.policies.policy import Context, Obs, Policy, where_state
-from omnibody.sim_tasks.task import World
 
-STUCK_SECONDS, STUCK_METRES = 10.0, 0.5  # an episode that timed out, having kept within so far for so long, was stuck
+SUCCESS, TIMEOUT = "success", "timeout"
 PATH_SECONDS = 0.5  # spacing of the recorded path's points
-Pose = tuple[float, float, float]
+FOLDS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "min": np.fmin,
+    "max": np.fmax,
+    "last": lambda before, now: now.astype(np.float64),
+}
+Pose = tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class EpisodeRecord:
     """What one episode showed.
 
-    Exactly one of ``success``, ``collision``, ``fall`` (the episode failed without a contact) and ``timeout`` holds;
-    ``stuck`` is a timeout that stood still at its end. ``travel_time`` until the episode ended [s]; ``path_length``
-    driven and ``shortest`` possible from the start to the goal around obstacles [m]; ``min_clearance`` the least
-    distance between footprint and scene [m]; ``goal_distance`` [m] and ``heading_error`` [rad] at the end. ``path``
-    holds ground poses (x [m], y [m], yaw [rad]), the first and the last included. ``policy_ms`` is the mean time of a
-    batched call of the policy, which no two runs share, so equality leaves it out.
+    ``outcome``: "success", "timeout" or the task's word for how it failed; ``seconds`` until it ended; ``path``: the
+    task's poses at spaced times, the first and the last included; ``measures``: the rest, by the task's names.
+    ``policy_ms`` is the mean time of a batched call of the policy, which no two runs share, so equality leaves it out.
     """
 
     seed: int
     episode: int
-    success: bool
-    collision: bool
-    fall: bool
-    timeout: bool
-    stuck: bool
-    travel_time: float
-    path_length: float
-    shortest: float
-    min_clearance: float
-    goal_distance: float
-    heading_error: float
+    outcome: str
+    seconds: float
     path: tuple[Pose, ...]
+    measures: dict[str, float]
     policy_ms: float = field(compare=False)
 
     @property
-    def spl(self) -> float:
-        """Success weighted by path length (Anderson et al., arXiv 1807.06757), in [0, 1]."""
-        return self.shortest / max(self.shortest, self.path_length, 1e-9) if self.success else 0.0
+    def success(self) -> bool:
+        """Whether the task was solved."""
+        return self.outcome == SUCCESS
 
     @property
-    def outcome(self) -> str:
-        """The one word for how it ended."""
-        return next(name for name in ("success", "collision", "fall", "timeout") if getattr(self, name))
+    def timeout(self) -> bool:
+        """Whether the time limit cut it."""
+        return self.outcome == TIMEOUT
 
     def to_json(self) -> dict[str, Any]:
         """All fields; ``from_json`` gives back an equal record."""
@@ -81,7 +74,6 @@ def play(
 
     Finished envs go on with the next episode number at once. Exactly the numbers asked for are counted, however many
     later ones end before them: taking the first that finish would favour short episodes.
-    The task must measure ``clearance``, ``goal_distance``, ``heading_error`` and ``shortest_way``.
     """
     missing = set(range(episodes)) - known
     if not missing:
@@ -136,58 +128,44 @@ class _Traces:
 
     def __init__(self, env: VecEnv) -> None:
         self.env = env
-        self._clearance = np.full(env.num_envs, np.inf)
+        # NaN: nothing measured yet; fmin and fmax pass it over.
+        self._folded = {name: np.full(env.num_envs, np.nan) for name in env.task.folds}
         self._milliseconds: list[list[float]] = [[] for _ in range(env.num_envs)]
-        self._path: list[list[Pose]] = [[] for _ in range(env.num_envs)]
+        self._path: list[list[list[float]]] = [[] for _ in range(env.num_envs)]
         self.restart(torch.ones(env.num_envs, dtype=torch.bool))
 
     def restart(self, done: Tensor) -> None:
         """Start new traces where ``done`` (N,), from the state the envs are in."""
-        poses = _poses(self.env.world)
-        self._clearance[done.numpy()] = np.inf
+        poses = self.env.task.path(self.env.world).tolist()
+        for values in self._folded.values():
+            values[done.numpy()] = np.nan
         for row in torch.nonzero(done).flatten().tolist():
             self._path[row], self._milliseconds[row] = [poses[row]], []
 
     def extend(self, step: Step, milliseconds: float) -> None:
         """Add a step of all envs."""
-        self._clearance = np.minimum(self._clearance, step.measures["clearance"].numpy())
-        for row, pose in enumerate(_poses(step.world)):
+        for name, (measure, fold) in self.env.task.folds.items():
+            self._folded[name] = FOLDS[fold](self._folded[name], step.measures[measure].numpy())
+        for row, pose in enumerate(self.env.task.path(step.world).tolist()):
             self._path[row].append(pose)
             self._milliseconds[row].append(milliseconds)
 
     def record(self, row: int, step: Step, seed: int) -> EpisodeRecord:
         """The record of the episode that ``step`` ended in env ``row``."""
-        path = np.asarray(self._path[row])
-        success = bool(step.success[row])
-        failure = bool(step.terminated[row]) and not success
-        collision = failure and bool(step.world.contact[row])
-        timeout = not success and not failure
-        every = max(1, round(PATH_SECONDS / self.env.dt))
+        task, dt, path = self.env.task, self.env.dt, self._path[row]
+        if bool(step.success[row]):
+            outcome = SUCCESS
+        else:
+            outcome = task.failures(step.world)[row] if bool(step.terminated[row]) else TIMEOUT
+        every = max(1, round(PATH_SECONDS / dt))
         kept = [*range(0, len(path) - 1, every), len(path) - 1]
+        folded = {name: float(values[row]) for name, values in self._folded.items()}
         return EpisodeRecord(
             seed=seed,
             episode=int(step.episode[row]),
-            success=success,
-            collision=collision,
-            fall=failure and not collision,
-            timeout=timeout,
-            stuck=timeout and _stood_still(path[:, :2], self.env.dt),
-            travel_time=round((len(path) - 1) * self.env.dt, 6),
-            path_length=float(np.linalg.norm(np.diff(path[:, :2], axis=0), axis=1).sum()),
-            shortest=float(step.measures["shortest_way"][row]),
-            min_clearance=float(self._clearance[row]),
-            goal_distance=float(step.measures["goal_distance"][row]),
-            heading_error=float(step.measures["heading_error"][row]),
-            path=tuple((round(x, 3), round(y, 3), round(yaw, 3)) for x, y, yaw in path[kept].tolist()),
+            outcome=outcome,
+            seconds=round((len(path) - 1) * dt, 6),
+            path=tuple(tuple(round(value, 3) for value in path[index]) for index in kept),
+            measures=folded | task.conclude(outcome, np.asarray(path), dt),
             policy_ms=float(np.mean(self._milliseconds[row])),
         )
-
-
-def _stood_still(positions: np.ndarray, dt: float) -> bool:
-    """Whether the last STUCK_SECONDS of a path (T, 2) stayed within STUCK_METRES of its end."""
-    last = positions[-round(STUCK_SECONDS / dt) :]
-    return bool((np.linalg.norm(last - last[-1], axis=1) < STUCK_METRES).all())
-
-
-def _poses(world: World) -> list[Pose]:
-    return torch.cat([world.position[:, :2], world.yaw[:, None]], 1).tolist()

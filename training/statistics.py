@@ -1,8 +1,8 @@
-"""Intervals for success rates: one rate, a paired difference, a mean over cells. Closed forms, no randomness.
+"""Intervals for success rates (one rate, a paired difference, a mean over cells) and for means of other figures.
 
-The three intervals are one family: Wilson limits of single rates, combined by the square-and-add rule ("method of
-variance estimates recovery", Zou & Donner, Statistics in Medicine 27:1693, 2008), so that a mean over one cell is that
-cell's Wilson interval, and a rate of 0 or 1 never gets an interval of zero width.
+Closed forms, no randomness. The three of success rates are one family: Wilson limits of single rates, combined by the
+square-and-add rule ("method of variance estimates recovery", Zou & Donner, Statistics in Medicine 27:1693, 2008), so
+that a mean over one cell is that cell's Wilson interval, and a rate of 0 or 1 never gets an interval of zero width.
 """
 
 from __future__ import annotations
@@ -84,6 +84,14 @@ def mcnemar(only_a: int, only_b: int) -> float:
     """Exact two-sided p-value of "both solve equally often", from the discordant counts; 1 when there are none."""
     discordant = only_a + only_b
     return float(stats.binomtest(only_a, discordant, 0.5).pvalue) if discordant else 1.0
+
+
+def estimate(values: np.ndarray) -> Interval:
+    """Mean of independent values (n,) with Student's 95 % limits; they are NaN for fewer than two values."""
+    if len(values) < 2:
+        return Interval(float(values.mean()) if len(values) else math.nan, math.nan, math.nan)
+    mean, half = float(values.mean()), float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+    return Interval(mean, mean - half, mean + half)
 
 
 def mean_interval(estimates: Sequence[Interval]) -> Interval:

@@ -71,7 +71,7 @@ def run(node: Node) -> Path:
                 folder.note_run()
                 file.append(record)
                 bar.update()
-                tqdm.write(f"episode {record.episode}: {record.outcome}, {record.travel_time:.1f} s")
+                tqdm.write(f"episode {record.episode}: {record.outcome}, {record.seconds:.1f} s")
         cells = [Cell(name, body.name, cfg.tasks[0], tier, tuple(file.sorted()))]
         report = build_report(cells, cfg, identity, began) | {"runs": folder.runs()}
         write_text(folder.path / REPORT_JSON, json.dumps(report, indent=1))

@@ -213,12 +213,21 @@ def test_failure_is_contact_tilt_or_fall(hall: Make, nav: Make, world: Callable[
     assert task.failure(replace(good, position=low))
 
 
-def test_path_and_progress_add_up(body: Embodiment, hall: Make, nav: Make, world: Callable[..., World]):
+def test_a_record_holds_the_path_its_length_and_whether_it_got_stuck(
+    body: Embodiment, hall: Make, nav: Make, world: Callable[..., World]
+):
     task = nav(body, hall())
     task.place(0, 0, (-3.0, 0.0, 0.0), (3.0, 0.0, 0.0))
-    steps = [float(task.measures(world(body, [(-3.0 + 0.25 * k, 0.0, 0.0)]))["path_increment"]) for k in range(9)]
-    assert sum(steps) == pytest.approx(2.0, abs=1e-5) and steps[0] == pytest.approx(0.0, abs=1e-6)
+    path = np.concatenate([task.path(world(body, [(-3.0 + 0.25 * k, 0.0, 0.5)])).numpy() for k in range(9)])
+    assert path[-1].tolist() == [-1.0, 0.0, 0.5]
+    assert task.conclude("success", path, 0.1) == {"path_length": pytest.approx(2.0, abs=1e-5), "stuck": 0.0}
+    waits = np.concatenate([path, np.repeat(path[-1:], 100, axis=0)])
+    assert task.conclude("timeout", waits, 0.1)["stuck"] == 1.0
+    assert task.conclude("timeout", path[::-1].repeat(9, axis=0), 0.1)["stuck"] == 0.0
     assert task.shortest[0] == pytest.approx(6.0, abs=0.15)
+    contact = world(body, [(0.0, 0.0, 0.0)])
+    assert task.failures(replace(contact, contact=torch.tensor([True]))) == ["collision"]
+    assert task.failures(contact) == ["fall"]
 
 
 @pytest.mark.parametrize(

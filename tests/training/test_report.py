@@ -20,9 +20,10 @@ from omnibody.training.figures import learning_curves, path_map
 from omnibody.training.gallery import choose_clips, choose_episodes, draw_maps, make_clips
 from omnibody.training.provenance import provenance
 from omnibody.training.report import page
-from omnibody.training.results import DEFINITIONS, START_STATES, Cell, means, pair_means, pairs
+from omnibody.training.results import Cell, definitions, means, pair_means, pairs, start_states
 from omnibody.training.rollout import EpisodeRecord, rollout
 
+TASKS = ["goal_nav/office"]
 VOID = {"meta", "img", "br", "circle", "path", "rect", "polyline"}
 SCENE = Scene(
     "room", (Box("rack", 1.0, 2.0, 1.0, 0.4, 2.0, 0.3), Box("wall", -3.0, 0.0, 0.1, 4.0, 2.0)), (-4, -4), (4, 4)
@@ -30,12 +31,10 @@ SCENE = Scene(
 
 
 def _record(episode: int, outcome: str, seed: int = 1) -> EpisodeRecord:
-    ended = {name: name == outcome for name in ("success", "collision", "fall", "timeout")}
     path = ((-2.0, -1.0, 0.0), (0.0, 0.5, 0.8), (2.0, 3.0, 1.6))
-    return EpisodeRecord(
-        seed=seed, episode=episode, **ended, stuck=False, travel_time=7.25, path_length=5.0, shortest=4.0,
-        min_clearance=0.2, goal_distance=0.1, heading_error=0.05, path=path, policy_ms=1.0,
-    )  # fmt: skip
+    measures = {"stuck": 0.0, "path_length": 5.0, "shortest": 4.0, "min_clearance": 0.2}
+    measures |= {"goal_distance": 0.1, "heading_error": 0.05}
+    return EpisodeRecord(seed, episode, outcome, 7.25, path, measures, policy_ms=1.0)
 
 
 def _cells() -> list[Cell]:
@@ -53,7 +52,7 @@ def _cells() -> list[Cell]:
 def _report(cells: list[Cell]) -> dict:
     rows = pairs(cells)
     figures = {"cells": [cell.to_json() for cell in cells], "means": means(cells), "pairs": rows}
-    figures |= {"pair_means": pair_means(rows), "definitions": DEFINITIONS, "start_states": START_STATES}
+    figures |= {"pair_means": pair_means(rows), "definitions": definitions(TASKS), "start_states": start_states(TASKS)}
     origin = provenance()
     return figures | origin | {"began": "then", "ended": "now", "config": {}, "policies": {}, "runs": [origin]}
 
@@ -210,9 +209,11 @@ def test_film_repeats_the_episode_that_was_counted(tmp_path: Path) -> None:
     alone.close()
     picture = Image.open(io.BytesIO(clip.webp))
     assert clip.outcome == records[2].outcome
-    assert picture.n_frames == pytest.approx(records[2].travel_time / 0.3, abs=2)
+    assert picture.n_frames == pytest.approx(records[2].seconds / 0.3, abs=2)
     assert len({frame.tobytes() for frame in _frames(picture)}) > picture.n_frames / 2
-    cell = Cell("expert", "carrier", "goal_nav/single_rack", "T0", (dataclasses.replace(records[2], success=True),))
+    cell = Cell(
+        "expert", "carrier", "goal_nav/single_rack", "T0", (dataclasses.replace(records[2], outcome="success"),)
+    )
     policies = {"expert": {"carrier": None}}
     made = make_clips([cell], policies, cfg.env, tmp_path, 1)
     (tmp_path / "expert__carrier__goal_nav-single_rack__T0__1__2.webp").write_bytes(b"kept")
