@@ -19,11 +19,32 @@ DEFINITIONS = {
     "sr": "success rate, successes / n; lo and hi are its 95 % Wilson limits",
     "timeouts": "episodes cut by the time limit",
     "policy_ms": "mean time of a batched call of the policy on this machine [ms]",
+    "ms_p50": "median time of a call, mean over episodes [ms]; ms_p95 the 95 % quantile",
     "pairs": "a minus b in success rate on the same start states, with Newcombe's paired 95 % limits; p is McNemar's"
     " exact two-sided p-value, not corrected for the number of comparisons",
     "means": "unweighted mean of the success rates of a policy's cells, square-and-add 95 % limits",
     "episode_intervals": "intervals are about new episodes of the same policies; they do not cover a new training run",
 }
+EXECUTION = (
+    Figure(
+        "nfe_per_action",
+        "network evaluations per action played, mean over episodes",
+        MEAN,
+        lambda episodes: episodes["nfe_per_action"],
+    ),
+    Figure(
+        "chunk_jump",
+        "mean step of the action where one chunk follows another [units of the action]",
+        MEAN,
+        lambda episodes: episodes["chunk_jump"],
+    ),
+    Figure(
+        "jerk",
+        "mean size of the actions' third derivative [units of the action / s^3]",
+        MEAN,
+        lambda episodes: episodes["jerk"],
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +70,7 @@ class Cell:
 
 def definitions(tasks: Sequence[str]) -> dict[str, str]:
     """What the figures of cells in these tasks mean."""
-    own = {figure.name: figure.meaning for task in tasks for figure in figures_of(task).figures}
+    own = {figure.name: figure.meaning for task in tasks for figure in (*figures_of(task).figures, *EXECUTION)}
     return DEFINITIONS | own
 
 
@@ -65,7 +86,7 @@ def summarize(records: Sequence[EpisodeRecord], task: str) -> dict[str, Any]:
     seeds = sorted({record.seed for record in records})
     own: dict[str, Any] = {}
     episodes = _columns(records)
-    for figure in figures_of(task).figures:
+    for figure in (*figures_of(task).figures, *(EXECUTION if "nfe_per_action" in episodes else ())):
         own |= _figure(figure, episodes)
     return {
         "n": len(records),
@@ -76,6 +97,8 @@ def summarize(records: Sequence[EpisodeRecord], task: str) -> dict[str, Any]:
         "timeouts": sum(record.timeout for record in records),
         **own,
         "policy_ms": _mean([record.policy_ms for record in records]),
+        "ms_p50": _mean([record.policy_ms_p50 for record in records if record.policy_ms_p50 is not None]),
+        "ms_p95": _mean([record.policy_ms_p95 for record in records if record.policy_ms_p95 is not None]),
         "seeds": seeds,
         "per_seed": [_of_seed(records, seed) for seed in seeds],
     }

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from omnibody.envs.vec_env import Step, VecEnv
-from omnibody.policies.policy import Context, Obs, Policy, where_state
+from omnibody.policies.executor import Executor
+from omnibody.policies.policy import Context, Policy
 
 SUCCESS, TIMEOUT = "success", "timeout"
 PATH_SECONDS = 0.5  # spacing of the recorded path's points
@@ -31,7 +32,8 @@ class EpisodeRecord:
 
     ``outcome``: "success", "timeout" or the task's word for how it failed; ``seconds`` until it ended; ``path``: the
     task's poses at spaced times, the first and the last included; ``measures``: the rest, by the task's names.
-    ``policy_ms`` is the mean time of a batched call of the policy, which no two runs share, so equality leaves it out.
+    ``policy_ms`` is the mean time of a batched call of the policy and ``policy_ms_p50`` and ``policy_ms_p95`` its
+    quantiles; no two runs share them, so equality leaves them out.
     """
 
     seed: int
@@ -41,6 +43,8 @@ class EpisodeRecord:
     path: tuple[Pose, ...]
     measures: dict[str, float]
     policy_ms: float = field(compare=False)
+    policy_ms_p50: float | None = field(default=None, compare=False)
+    policy_ms_p95: float | None = field(default=None, compare=False)
 
     @property
     def success(self) -> bool:
@@ -62,13 +66,16 @@ class EpisodeRecord:
         return EpisodeRecord(**{**raw, "path": tuple(tuple(pose) for pose in raw["path"])})
 
 
-def rollout(policy: Policy | None, env: VecEnv, episodes: int, seed: int) -> list[EpisodeRecord]:
-    """Records of the episodes 0 ... ``episodes`` - 1 of ``seed``, in this order; without a policy the expert acts."""
-    return sorted(play(policy, env, episodes, seed), key=lambda record: record.episode)
+def rollout(policy: Policy | None, env: VecEnv, episodes: int, seed: int, latency: int = 0) -> list[EpisodeRecord]:
+    """Records of the episodes 0 ... ``episodes`` - 1 of ``seed``, in this order; without a policy the expert acts.
+
+    ``latency``: steps that a call of the policy takes, as `Executor` plays them.
+    """
+    return sorted(play(policy, env, episodes, seed, latency=latency), key=lambda record: record.episode)
 
 
 def play(
-    policy: Policy | None, env: VecEnv, episodes: int, seed: int, known: Set[int] = frozenset()
+    policy: Policy | None, env: VecEnv, episodes: int, seed: int, known: Set[int] = frozenset(), latency: int = 0
 ) -> Iterator[EpisodeRecord]:
     """Like ``rollout``, but yields each record when its episode ends, and leaves out the ``known`` episodes.
 
@@ -79,48 +86,33 @@ def play(
     if not missing:
         return
     obs = env.reset(seed, first_episode=min(missing))
-    actor = _Actor(policy, env)
+    executor = None if policy is None else Executor(policy, Context(env.embodiment), env.num_envs, latency)
     traces = _Traces(env)
     while missing:
-        action, milliseconds = actor.act(obs)
+        began = time.perf_counter()
+        action = env.expert() if executor is None else executor.act(obs)
+        milliseconds = 1e3 * (time.perf_counter() - began)
         step = env.step(action)
         traces.extend(step, milliseconds)
         for row in torch.nonzero(step.done).flatten().tolist():
             if int(step.episode[row]) in missing:
                 missing.remove(int(step.episode[row]))
-                yield traces.record(row, step, seed)
+                record = traces.record(row, step, seed)
+                yield record if executor is None else _executed(record, executor, row)
         if bool(step.done.any()):
-            actor.restart(step.done)
             traces.restart(step.done)
+            if executor is not None:
+                executor.restart(step.done)
         obs = step.obs
 
 
-class _Actor:
-    """A policy with its state, or the expert."""
-
-    def __init__(self, policy: Policy | None, env: VecEnv) -> None:
-        self.policy, self.env = policy, env
-        if policy is not None:
-            self._device = next(policy.parameters()).device
-            self._fresh = policy.begin(Context(env.embodiment), env.num_envs)
-            self._state = self._fresh
-
-    @torch.inference_mode()
-    def act(self, obs: Obs) -> tuple[Tensor, float]:
-        """Commands (N, 3) and how long they took [ms]. Of a chunk of actions the first is used: replan every step."""
-        began = time.perf_counter()
-        if self.policy is None:
-            action = self.env.expert()
-        else:
-            obs = {key: value.to(self._device) for key, value in obs.items()}
-            chunk, self._state = self.policy.act(obs, self._state)
-            action = chunk[:, 0].cpu()
-        return action, 1e3 * (time.perf_counter() - began)
-
-    def restart(self, done: Tensor) -> None:
-        """Begin anew where ``done`` (N,)."""
-        if self.policy is not None:
-            self._state = where_state(done.to(self._device), self._fresh, self._state)
+def _executed(record: EpisodeRecord, executor: Executor, row: int) -> EpisodeRecord:
+    """The record with what the executor noted of its episode."""
+    times = executor.log.milliseconds(row)
+    p50, p95 = np.quantile(times, [0.5, 0.95]).tolist()
+    measures = record.measures | executor.log.measures(row, executor.policy.evaluations)
+    mean = float(np.mean(times))
+    return dataclasses.replace(record, measures=measures, policy_ms=mean, policy_ms_p50=p50, policy_ms_p95=p95)
 
 
 class _Traces:
