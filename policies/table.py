@@ -4,5 +4,6 @@ POLICIES: dict[str, str] = {
     "compass_base": "omnibody.policies.compass.base:CompassBaseCfg",
     "compass_residual": "omnibody.policies.compass.residual:CompassResidualCfg",
     "compass_generalist": "omnibody.policies.compass.generalist:CompassGeneralistCfg",
-    "diffusion": "omnibody.policies.diffusion.policy:DiffusionCfg",
+    "diffusion": "omnibody.policies.diffusion.config:DiffusionCfg",
+    "diffusion_l": "omnibody.policies.diffusion.config:LargeDiffusionCfg",
 }

@@ -16,7 +16,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,11 +33,12 @@ from omnibody.policies.checkpoint import load_policy, policy_name, save_pretrain
 from omnibody.policies.files import atomic_folder, write_text
 from omnibody.policies.policy import Policy
 from omnibody.robots.errors import UserError
+from omnibody.training.average import Average
 from omnibody.training.data.windows import order
 from omnibody.training.optimizer_state import flat_moments, load_moments
 
 POLICY, STEPS, LOG, IDENTITY = "policy", "steps", "log.jsonl", "fit.json"
-OPTIMIZER, PROGRESS = "optimizer.safetensors", "progress.json"
+OPTIMIZER, AVERAGE, PROGRESS = "optimizer.safetensors", "average.safetensors", "progress.json"
 ONE_CYCLE_START, ONE_CYCLE_END = 1 / 25, 1 / 25e4  # of the peak, as torch's OneCycleLR
 FREE = ("checkpoint_every", "log_every")  # what a resumed run may change
 
@@ -69,6 +70,7 @@ class FitCfg:
     weight_decay: float = 0.01  # on matrices and convolution kernels only
     warmup: float = 0.2  # share of the steps until the peak
     grad_clip: float = 1.0  # largest norm of the gradient
+    ema: float = 0.0  # largest decay of the weights' moving average, which is what is kept; 0: the last weights
     held_out: float = 0.1  # share of the episodes kept for the held-out loss
     checkpoint_every: int = 500  # steps between resumable states
     log_every: int = 20  # steps between rows of the log
@@ -78,6 +80,8 @@ class FitCfg:
         for key in ("epochs", "batch_size", "learning_rate", "grad_clip", "checkpoint_every", "log_every"):
             if getattr(self, key) <= 0:
                 raise ValueError(f"{key}: wanted more than 0, came {getattr(self, key)}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema: wanted a decay in [0, 1), came {self.ema}")
         for key in ("warmup", "held_out"):
             if not 0 < getattr(self, key) < 1:
                 raise ValueError(f"{key}: wanted a share between 0 and 1, came {getattr(self, key)}")
@@ -120,9 +124,10 @@ def fit(policy: Policy, windows: Batches, cfg: FitCfg, run: Path) -> Fitted:
         raise UserError(f"batch_size: wanted at most the {len(train)} windows to train on, came {cfg.batch_size}")
     total = cfg.epochs * per_epoch
     _claim(run, policy, windows, cfg, accelerator)
-    optimizer = torch.optim.AdamW(parameter_groups(policy, cfg.weight_decay), lr=cfg.learning_rate)
+    optimizer = torch.optim.AdamW(parameter_groups(policy, cfg.weight_decay), lr=cfg.learning_rate, fused=True)
     learner, optimizer = accelerator.prepare(_Learner(policy), optimizer)
-    done, held_out = _resume(run, policy, optimizer)
+    average = Average(policy, cfg.ema) if cfg.ema else None
+    done, held_out = _resume(run, policy, optimizer, average)
     log, began, first = _Log(run, done, accelerator.is_main_process), time.monotonic(), done
     bar = tqdm(total=total, initial=done, desc="train", unit="step", delay=2, disable=not accelerator.is_main_process)
     for step in range(done, total):
@@ -133,18 +138,23 @@ def fit(policy: Policy, windows: Batches, cfg: FitCfg, run: Path) -> Fitted:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, total, cfg)
         parts = _step(learner, optimizer, train.batch(_share(chosen, accelerator)), cfg, step, accelerator)
+        if average:
+            average.update(step)
         log.add(parts)
         bar.update()
         if (step + 1) % cfg.log_every == 0:
             log.write(step=step + 1, epoch=epoch, lr=learning_rate(step, total, cfg), samples=cfg.batch_size)
         if at + 1 == per_epoch:
-            held_out = held_out_loss(policy, held, cfg, accelerator)
+            with average.applied() if average else nullcontext():
+                held_out = held_out_loss(policy, held, cfg, accelerator)
             log.row(step=step + 1, epoch=epoch, held_out=held_out)
             bar.set_postfix(held_out=f"{held_out['loss']:.4g}", refresh=False)
         if (step + 1) % cfg.checkpoint_every == 0 and step + 1 < total:
-            _save(run, policy, optimizer, step + 1, held_out, accelerator)
+            _save(run, policy, optimizer, average, step + 1, held_out, accelerator)
     bar.close()
     rate = (total - first) * cfg.batch_size / max(time.monotonic() - began, 1e-9)
+    if average and first < total:
+        policy.load_state_dict(average.values, strict=False)
     _finish(run, policy, cfg, total, held_out, accelerator)
     return Fitted(total, held_out, rate)
 
@@ -275,7 +285,13 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _save(
-    run: Path, policy: Policy, optimizer: Any, step: int, held_out: dict[str, float], accelerator: Accelerator
+    run: Path,
+    policy: Policy,
+    optimizer: Any,
+    average: Average | None,
+    step: int,
+    held_out: dict[str, float],
+    accelerator: Accelerator,
 ) -> None:
     """Write ``steps/step-<n>`` and drop the older ones."""
     if not accelerator.is_main_process:
@@ -283,6 +299,8 @@ def _save(
     with atomic_folder(run / STEPS / f"step-{step:08d}") as folder:
         save_pretrained(policy, folder / POLICY, {"step": step, "held_out": held_out})
         save_file(flat_moments(optimizer), folder / OPTIMIZER)
+        if average:
+            save_file(average.values, folder / AVERAGE)
         (folder / PROGRESS).write_text(json.dumps({"step": step, "held_out": held_out}))
     for older in _states(run)[:-1]:
         shutil.rmtree(older)
@@ -292,7 +310,7 @@ def _states(run: Path) -> list[Path]:
     return sorted((run / STEPS).glob("step-*"))
 
 
-def _resume(run: Path, policy: Policy, optimizer: Any) -> tuple[int, dict[str, float]]:
+def _resume(run: Path, policy: Policy, optimizer: Any, average: Average | None) -> tuple[int, dict[str, float]]:
     """Load the end or the newest state of the run, if it has one; returns the steps done and the held-out loss."""
     if (run / POLICY).exists():
         meta = json.loads((run / POLICY / "meta.json").read_text(encoding="utf-8"))
@@ -302,6 +320,8 @@ def _resume(run: Path, policy: Policy, optimizer: Any) -> tuple[int, dict[str, f
         return 0, {}
     policy.load_state_dict(load_policy(states[-1] / POLICY).state_dict())
     load_moments(optimizer, load_file(states[-1] / OPTIMIZER))
+    if average:
+        average.values = load_file(states[-1] / AVERAGE, device=str(next(policy.parameters()).device))
     progress = json.loads((states[-1] / PROGRESS).read_text(encoding="utf-8"))
     return progress["step"], progress["held_out"]
 

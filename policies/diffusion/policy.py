@@ -1,155 +1,273 @@
-"""A policy that denoises chunks of actions: Diffusion Policy, flow and Streaming Diffusion Policy by configuration.
+"""A policy that denoises chunks of actions: Diffusion Policy, flow, streaming, BESO, one step, by configuration.
 
-With one chunk every call starts from noise. With more, the actions of later chunks stay in the state half denoised and
-each call brings the next one to zero noise (Streaming Diffusion Policy, arXiv 2406.04806).
+Every call starts from noise; a streaming policy keeps the actions of later chunks half denoised in its state, and each
+call brings the next one to zero noise (Streaming Diffusion Policy, arXiv 2406.04806).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from enum import Enum
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from omnibody.policies.batch import Batch
-from omnibody.policies.diffusion.denoisers import TokenTransformer
-from omnibody.policies.diffusion.levels import staircase_rows, training_levels
-from omnibody.policies.diffusion.parameterisation import Prediction, target, to_x0_eps
-from omnibody.policies.diffusion.processes import EDM, Process, RectifiedFlow, VPCosine, perturb
-from omnibody.policies.diffusion.rules import ddim
+from omnibody.policies.diffusion.conditioning import Conditioner
+from omnibody.policies.diffusion.config import DiffusionCfg, Net, Objective
+from omnibody.policies.diffusion.denoisers import Denoiser, ResMLP, TokenTransformer
+from omnibody.policies.diffusion.levels import LevelMixture, staircase_rows, uniform_rows
+from omnibody.policies.diffusion.objectives import SELF_SHARE, consistency_loss, shortcut_targets
+from omnibody.policies.diffusion.parameterisation import input_scale, target, to_x0
+from omnibody.policies.diffusion.processes import perturb
+from omnibody.policies.diffusion.sampling import Network, Table
+from omnibody.policies.diffusion.statistics import Extremes, Range
+from omnibody.policies.diffusion.unet import UNet1d
 from omnibody.policies.policy import Context, Obs, Policy, State
 from omnibody.robots.errors import UserError
-from omnibody.robots.spec import Field, IOSpec
+from omnibody.robots.spec import IOSpec
 
-
-class ProcessName(Enum):
-    """The noise process."""
-
-    VP = "vp"
-    EDM = "edm"
-    FLOW = "flow"
-
-
-PROCESSES: dict[ProcessName, Process] = {
-    ProcessName.VP: VPCosine(),
-    ProcessName.EDM: EDM(),
-    ProcessName.FLOW: RectifiedFlow(),
-}
-
-
-@dataclass
-class DiffusionCfg:
-    """Denoised action chunks on flat observations."""
-
-    obs_keys: list[str] = field(default_factory=lambda: ["route", "goal", "velocity"])  # what the policy sees
-    process: ProcessName = ProcessName.FLOW  # vp, edm or flow
-    prediction: Prediction = Prediction.FLOW  # what the network says: eps, x0, v or flow
-    steps: int = 4  # network evaluations per call
-    eta: float = 0.0  # noise added while sampling; 0 is DDIM or Euler, 1 is DDPM's ancestral step
-    chunk: int = 8  # actions per call
-    chunks: int = 1  # chunks in the buffer; more than 1 streams
-    staircase: float = 0.0  # share of samples trained on the staircase of a streaming buffer
-    width: int = 128  # of the transformer
-    layers: int = 3  # of the transformer
-    heads: int = 4  # of the transformer
-
-    def __post_init__(self) -> None:
-        for key in ("steps", "chunk", "chunks", "width", "layers", "heads"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}: wanted at least 1, came {getattr(self, key)}")
-
-    @staticmethod
-    def tiny() -> DiffusionCfg:
-        """An instance for tests."""
-        return DiffusionCfg(chunk=2, chunks=2, staircase=0.8, width=16, layers=1, heads=2)
-
-    def build(self, spec: IOSpec) -> Diffusion:
-        """The untrained policy; its weights come from torch's global generator."""
-        if missing := [key for key in self.obs_keys if key not in spec.obs]:
-            raise UserError(f"obs_keys: wanted some of {sorted(spec.obs)}, came {missing}; name keys of the task")
-        return Diffusion(self, spec)
+Past = tuple[Tensor, Tensor]  # executed actions (B, past, Da), and which of them there were, (B, past) bool
 
 
 class Diffusion(Policy):
-    """State: ``buffer`` (B, chunks * chunk, Da) of normalised actions, ``fresh`` (B, 1) bool before the first call.
+    """State, besides that of `Conditioner`, where the configuration asks for it; all actions are normalised.
 
-    Actions and observations are normalised from the bounds of the IOSpec to [-1, 1].
+    Streaming: ``buffer`` (B, T, Da), half denoised, and ``unplanned`` (B, 1) bool before the first call. With a prefix:
+    ``plan`` (B, T, Da) of the last call and ``committed`` (B, 1) int64, which who executes sets to the number of first
+    actions that are fixed already: they are the plan's, behind its first ``chunk``. With past actions: ``past``
+    (B, past, Da) and ``known`` (B, past) bool.
     """
 
     def __init__(self, cfg: DiffusionCfg, spec: IOSpec) -> None:
         super().__init__()
-        self.cfg, self.spec = cfg, spec
-        self.obs_keys = tuple(cfg.obs_keys)
-        self.process = PROCESSES[cfg.process]
-        observed = [_bounds(spec.obs[key]) for key in self.obs_keys]
-        self.obs_centre: Tensor
-        self.obs_half: Tensor
-        self.action_centre: Tensor
-        self.action_half: Tensor
-        self.register_buffer("obs_centre", torch.cat([centre for centre, _ in observed]))
-        self.register_buffer("obs_half", torch.cat([half for _, half in observed]))
-        centre, half = _bounds(spec.action)
-        self.register_buffer("action_centre", centre)
-        self.register_buffer("action_half", half)
-        tokens = cfg.chunks * cfg.chunk
-        self.net = TokenTransformer(len(centre), tokens, len(self.obs_centre), cfg.width, cfg.layers, cfg.heads)
+        self.cfg, self.spec, self.action_steps = cfg, spec, cfg.chunk
+        self.process = cfg.noise_process()
+        chunks = cfg.horizon // cfg.chunk if cfg.streaming else 1
+        self._levels = LevelMixture(cfg.levels, cfg.density, cfg.horizon, chunks, cfg.prefix)
+        self.actions = Range([spec.action])
+        self.conditioner = Conditioner(spec, cfg.seen(spec), cfg.goal_keys, cfg.obs_steps)
+        self.sigma_data: Tensor
+        self.register_buffer("sigma_data", torch.tensor(0.5))
+        rows = staircase_rows(cfg.steps, chunks, cfg.chunk) if cfg.streaming else uniform_rows(cfg.steps, cfg.horizon)
+        self.rows: Tensor
+        self.register_buffer("rows", rows, persistent=False)
+        self.fixed_noise: Tensor
+        self.dim = len(self.actions.centre)
+        constant = torch.randn(cfg.steps + 1, cfg.horizon, self.dim, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("fixed_noise", constant, persistent=False)
+        self.net = _network(cfg, self.dim, self.conditioner.width)
+        self._table: Table | None = None
+        self.register_load_state_dict_post_hook(_forget_table)
+
+    def fit_statistics(self, batches: Iterable[Batch]) -> None:
+        """Bounds of observations, goals and actions, and the actions' root mean square."""
+        extremes = {name: Extremes() for name in ("observed", "wanted", "actions")}
+        for batch in batches:
+            self.conditioner.fit(batch, extremes)
+            extremes["actions"].add(batch.expert.flatten(2))
+        extremes["observed"].apply(self.conditioner.observed)
+        extremes["wanted"].apply(self.conditioner.wanted)
+        extremes["actions"].apply(self.actions)
+        self.sigma_data.copy_(extremes["actions"].root_mean_square(self.actions))
+        self._table = None
+
+    def table(self) -> Table:
+        """The sampler's weights: constants of the configuration and of ``sigma_data``, made once."""
+        if self._table is None or self._table.rows.device != self.rows.device:
+            cfg = self.cfg
+            self._table = Table.of(self.rows, self.process, cfg.prediction, self.sigma_data, cfg.rule, cfg.eta)
+        return self._table
+
+    # --- training
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Squared error of the prediction; windows of 1 observation and chunks * chunk actions."""
-        tokens = self.cfg.chunks * self.cfg.chunk
-        if batch.expert.shape[1] != tokens:
-            raise UserError(f"action_steps: wanted chunks * chunk = {tokens}, came {batch.expert.shape[1]}")
-        x0 = (batch.expert - self.action_centre) / self.action_half
+        """Squared error of the prediction on windows of To observations and To - 1 + T actions.
+
+        Padding behind an episode's end repeats its last action and is learned with the rest, as Diffusion Policy does.
+        """
+        cfg = self.cfg
+        if batch.expert.shape[1] != (wanted := cfg.obs_steps - 1 + cfg.horizon):
+            raise UserError(f"action_steps: wanted obs_steps - 1 + horizon = {wanted}, came {batch.expert.shape[1]}")
+        actions = self.actions.normalise(batch.expert.flatten(2))
+        x0 = actions[:, cfg.obs_steps - 1 :]
+        past = self._past_of(batch, actions) if cfg.past else None
+        condition = self.conditioner.of_batch(batch, cfg.goal_dropout, generator)
         noise = torch.randn(x0.shape, generator=generator, device=x0.device)
-        s = training_levels(len(x0), self.cfg.chunks, self.cfg.chunk, self.cfg.staircase, generator)
-        condition = self.condition({key: batch.obs[key][:, -1] for key in self.obs_keys})
-        output = self.net(perturb(self.process, x0, noise, s), s, condition)
-        error = (output - target(self.cfg.prediction, self.process, x0, noise, s)) ** 2
-        # Padding behind an episode's end repeats its last action and is learned with the rest.
+        s = self._levels(len(x0), generator)
+        if cfg.objective is Objective.SHORTCUT:
+            return self._shortcut_loss(x0, noise, s, condition, generator)
+        x = perturb(self.process, x0, noise, s)
+        output = self._output(x, s, condition, past=past)
+        error = (output - target(cfg.prediction, self.process, x0, noise, s, self.sigma_data)).square()
+        error = error * (s > 0).unsqueeze(-1) if cfg.prefix else error
         loss = error.mean()
-        return loss, {"denoise": loss.item()}
+        parts = {"denoise": loss.item()}
+        if cfg.objective is Objective.CONSISTENCY:
+            jumps = consistency_loss(self._clean, self.process, x0, noise, condition, generator).mean()
+            loss, parts = loss + jumps, {**parts, "consistency": jumps.item()}
+        return loss, parts
+
+    def _shortcut_loss(
+        self, x0: Tensor, noise: Tensor, s: Tensor, condition: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
+        own = max(1, round(SELF_SHARE * len(x0)))
+        x, to = perturb(self.process, x0, noise, s), s.clone()
+        goal = target(self.cfg.prediction, self.process, x0, noise, s, self.sigma_data)
+        first = shortcut_targets(self._velocity, x0[:own], noise[:own], condition[:own], generator)
+        x, s, to, goal = (torch.cat([a, b[own:]]) for a, b in zip(first, (x, s, to, goal), strict=True))
+        error = (self._output(x, s, condition, to=to) - goal).square()
+        loss = error.mean()
+        return loss, {"denoise": error[own:].mean().item(), "shortcut": error[:own].mean().item()}
+
+    def _velocity(self, x: Tensor, s: Tensor, to: Tensor, condition: Tensor) -> Tensor:
+        return self._output(x, s, condition, to=to)
+
+    def _clean(self, x: Tensor, s: Tensor, to: Tensor, condition: Tensor) -> Tensor:
+        output = self._output(x, s, condition, to=to)
+        return to_x0(self.cfg.prediction, self.process, output, x, s, self.sigma_data)
+
+    def _output(
+        self, x: Tensor, s: Tensor, condition: Tensor, to: Tensor | None = None, past: Past | None = None
+    ) -> Tensor:
+        """The network's output (B, T, D) at levels s (B, T); a jumping one is told ``to``, or else that it denoises."""
+        if self.cfg.objective is not Objective.DENOISE and to is None:
+            to = s
+        scale = input_scale(self.cfg.prediction, self.process, s.unsqueeze(-1), self.sigma_data)
+        seen = x if scale is None else x * scale
+        if past is None:
+            return self.net(seen, s, condition, to)
+        tokens, levels = self._past_tokens(past)
+        return self.net(torch.cat([tokens, seen], 1), torch.cat([levels, s], 1), condition, to)[:, self.cfg.past :]
+
+    # --- acting
 
     def begin(self, context: Context, batch_size: int) -> State:
-        """An empty buffer."""
-        shape = (batch_size, self.cfg.chunks * self.cfg.chunk, len(self.action_centre))
-        device = self.action_centre.device
-        fresh = torch.ones(batch_size, 1, dtype=torch.bool, device=device)
-        return {"buffer": torch.zeros(shape, device=device), "fresh": fresh}
+        """No observation seen, nothing planned."""
+        cfg, centre = self.cfg, self.actions.centre
+        state = self.conditioner.begin(batch_size)
+        if cfg.streaming:
+            state["buffer"] = centre.new_zeros(batch_size, cfg.horizon, self.dim)
+            state["unplanned"] = torch.ones(batch_size, 1, dtype=torch.bool, device=centre.device)
+        if cfg.prefix:
+            state["plan"] = centre.new_zeros(batch_size, cfg.horizon, self.dim)
+            state["committed"] = torch.zeros(batch_size, 1, dtype=torch.int64, device=centre.device)
+        if cfg.past:
+            state["past"] = centre.new_zeros(batch_size, cfg.past, self.dim)
+            state["known"] = torch.zeros(batch_size, cfg.past, dtype=torch.bool, device=centre.device)
+        return state
+
+    def observe(self, obs: Obs, state: State) -> State:
+        """Keep the observation."""
+        return self.conditioner.observe(obs, state)
 
     def act(self, obs: Obs, state: State, generator: torch.Generator | None = None) -> tuple[Tensor, State]:
-        """The next chunk of actions (B, chunk, Da). Without a generator all noise is 0."""
-        cfg, buffer = self.cfg, state["buffer"]
-        rows = staircase_rows(cfg.steps, cfg.chunks, cfg.chunk).to(buffer.device)
-        start = self.process.sigma(rows[0]).unsqueeze(-1) * _noise(buffer, generator)
-        shifted = torch.cat([buffer[:, cfg.chunk :], start[:, -cfg.chunk :]], dim=1)
-        x = torch.where(state["fresh"].unsqueeze(-1), start, shifted)
-        condition = self.condition(obs)
-        for row, lower in zip(rows[:-1], rows[1:], strict=True):
-            s, to = row.expand(len(x), -1), lower.expand(len(x), -1)
-            x0, _ = to_x0_eps(cfg.prediction, self.process, self.net(x, s, condition), x, s)
-            x0 = x0.clamp(-1, 1)  # with few steps the main stabiliser; the noise follows from it
-            level = s.unsqueeze(-1)
-            eps = (x - self.process.alpha(level) * x0) / self.process.sigma(level).clamp_min(1e-12)
-            x = ddim(self.process, x, x0, eps, s, to, _noise(x, generator) if cfg.eta else None, cfg.eta)
-        action = x[:, : cfg.chunk] * self.action_half + self.action_centre
-        return action, {"buffer": x, "fresh": torch.zeros_like(state["fresh"])}
+        """Actions (B, horizon, Da), of which ``chunk`` are to be executed before the next call.
 
-    def condition(self, obs: Obs) -> Tensor:
-        """Normalised observations (B, C)."""
-        flat = torch.cat([obs[key].flatten(1).float() for key in self.obs_keys], dim=-1)
-        return (flat - self.obs_centre) / self.obs_half
+        Without a generator the noise is a constant of the policy, the same in every call and row.
+        """
+        state = self.observe(obs, state)
+        condition, table = self.conditioner.condition(state, obs), self.table()
+        noise = self._noise(len(condition), generator)
+        x = table.start * noise()
+        fixed = None
+        if self.cfg.streaming:
+            shifted = torch.cat([state["buffer"][:, self.cfg.chunk :], x[:, -self.cfg.chunk :]], dim=1)
+            x = torch.where(state["unplanned"].unsqueeze(-1), x, shifted)
+        if self.cfg.prefix:
+            fixed = self._committed(state)
+            x = torch.where(fixed, state["plan"].roll(-self.cfg.chunk, dims=1), x)
+        x, x0 = table.walk(self._bound(condition, state, fixed), x, noise, fixed)
+        plan = x0 if fixed is None else torch.where(fixed, x, x0)
+        action = self.actions.physical(plan).view(len(x), -1, *self.spec.action.shape)
+        return action, state | self._memory(state, x, plan)
+
+    def _bound(self, condition: Tensor, state: State, fixed: Tensor | None) -> Network:
+        """The network with all that stays for a call worked out: the codes of the condition and of every level."""
+        net, cfg, levels, tokens = self.net, self.cfg, self.rows.unsqueeze(1), None
+        if fixed is not None:
+            levels = torch.where(fixed.squeeze(-1), 0.0, levels)
+        if cfg.past:
+            tokens, known = self._past_tokens((state["past"], state["known"]))
+            rows, batch = len(levels), len(known)
+            levels = torch.cat([known.expand(rows, -1, -1), levels.expand(-1, batch, -1)], dim=2)
+        levels = net.level_code(levels.flatten(0, 1), self._aims()).unflatten(0, levels.shape[:2])
+        code = net.condition_code(condition)
+        is_guided = cfg.guidance != 1
+        if is_guided:
+            code = torch.cat([code, net.condition_code(self.conditioner.without_goal(condition))])
+            levels = levels if levels.shape[1] == 1 else torch.cat([levels, levels], dim=1)
+            tokens = None if tokens is None else torch.cat([tokens, tokens])
+
+        def network(x: Tensor, row: int) -> Tensor:
+            x = torch.cat([x, x]) if is_guided else x
+            output = net.denoise(x if tokens is None else torch.cat([tokens, x], 1), levels[row], code)
+            output = output[:, cfg.past :] if cfg.past else output
+            if not is_guided:
+                return output
+            with_goal, without_goal = output.chunk(2)
+            return torch.lerp(without_goal, with_goal, cfg.guidance)
+
+        return network
+
+    def _aims(self) -> Tensor | None:
+        """The levels that a jumping network is told to reach from every row."""
+        if self.cfg.objective is Objective.SHORTCUT:
+            return torch.cat([self.rows[1:], self.rows[-1:]])
+        return torch.zeros_like(self.rows) if self.cfg.objective is Objective.CONSISTENCY else None
+
+    def _past_tokens(self, past: Past) -> tuple[Tensor, Tensor]:
+        """Executed actions (B, past, Da) as the network sees them and their levels: 0, or 1 before the episode."""
+        tokens, known = past
+        levels = 1.0 - known.float()
+        scale = input_scale(self.cfg.prediction, self.process, torch.zeros_like(self.sigma_data), self.sigma_data)
+        return tokens if scale is None else tokens * scale, levels
+
+    def _past_of(self, batch: Batch, actions: Tensor) -> Past:
+        """The rows of a window's normalised actions right before the present one; 0 before the episode."""
+        rows = slice(self.cfg.obs_steps - 1 - self.cfg.past, self.cfg.obs_steps - 1)
+        known = ~batch.pad[:, rows]
+        return actions[:, rows] * known.unsqueeze(-1), known
+
+    def _committed(self, state: State) -> Tensor:
+        """(B, T, 1) bool: actions that are fixed already."""
+        if bool((state["committed"] > self.cfg.prefix).any()):
+            raise UserError(
+                f"committed: wanted at most prefix = {self.cfg.prefix}, came {int(state['committed'].max())}"
+            )
+        tokens = torch.arange(self.cfg.horizon, device=state["committed"].device)
+        return (tokens < state["committed"]).unsqueeze(-1)
+
+    def _noise(self, batch: int, generator: torch.Generator | None) -> Callable[[], Tensor]:
+        if generator is None:
+            fixed = iter(self.fixed_noise)
+            return lambda: next(fixed).expand(batch, -1, -1)
+        shape, device = (batch, self.cfg.horizon, self.dim), self.rows.device
+        return lambda: torch.randn(shape, generator=generator, device=device)
+
+    def _memory(self, state: State, x: Tensor, plan: Tensor) -> State:
+        """What the next call needs of this one."""
+        cfg, memory = self.cfg, State()
+        if cfg.streaming:
+            memory |= {"buffer": x, "unplanned": torch.zeros_like(state["unplanned"])}
+        if cfg.prefix:
+            memory |= {"plan": plan, "committed": torch.zeros_like(state["committed"])}
+        if cfg.past:
+            done = plan[:, : cfg.chunk]
+            known = torch.cat([state["known"], torch.ones_like(done[..., 0], dtype=torch.bool)], dim=1)
+            memory |= {"past": torch.cat([state["past"], done], 1)[:, -cfg.past :], "known": known[:, -cfg.past :]}
+        return memory
 
 
-def _noise(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    if generator is None:
-        return torch.zeros_like(like)
-    return torch.randn(like.shape, generator=generator, device=like.device)
+def _network(cfg: DiffusionCfg, dim: int, condition: int) -> Denoiser:
+    """The untrained network."""
+    tokens, jump = cfg.past + cfg.horizon, cfg.objective is not Objective.DENOISE
+    if cfg.net is Net.RESMLP:
+        return ResMLP(dim, tokens, condition, cfg.width, cfg.layers, jump)
+    if cfg.net is Net.UNET:
+        return UNet1d(dim, condition, cfg.width, cfg.layers, jump)
+    return TokenTransformer(dim, tokens, condition, cfg.width, cfg.layers, cfg.heads, jump)
 
 
-def _bounds(part: Field) -> tuple[Tensor, Tensor]:
-    """Centre and half width of a field's range, flat; half width 1 where the range is a point."""
-    low = torch.tensor(part.low, dtype=torch.float32).expand(part.shape).flatten()
-    high = torch.tensor(part.high, dtype=torch.float32).expand(part.shape).flatten()
-    half = (high - low) / 2
-    return (high + low) / 2, torch.where(half > 0, half, torch.ones_like(half))
+def _forget_table(policy: nn.Module, _: Any) -> None:
+    policy._table = None

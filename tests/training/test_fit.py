@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -143,21 +144,24 @@ def test_it_learns(tmp_path: Path, windows: Windows, spec: IOSpec) -> None:
     assert untrained.held_out["loss"] > constant / 2
 
 
-def test_a_stopped_run_ends_with_the_same_bits(tmp_path: Path, windows: Windows, spec: IOSpec) -> None:
-    """Dropout and noise included; the controls: another seed, and Adam's moments forgotten at the resume."""
-    whole = line(spec)
-    fit(whole, windows, CFG, tmp_path / "whole")
+@pytest.mark.parametrize(("ema", "kept"), [(0.0, "optimizer"), (0.9, "optimizer"), (0.9, "average")])
+def test_a_stopped_run_ends_with_the_same_bits(
+    tmp_path: Path, windows: Windows, spec: IOSpec, ema: float, kept: str
+) -> None:
+    """Dropout and noise included; the controls: another seed, and what was kept forgotten at the resume."""
+    cfg, whole = replace(CFG, ema=ema), line(spec)
+    fit(whole, windows, cfg, tmp_path / "whole")
     for name, forget in (("resumed", False), ("forgetful", True)):
         run = tmp_path / name
         with pytest.raises(Stopped):
-            fit(line(spec, Stopping), windows, CFG, run)
+            fit(line(spec, Stopping), windows, cfg, run)
         (state,) = (run / "steps").iterdir()
         assert state.name == "step-00000015"
         if forget:
-            moments = load_file(state / "optimizer.safetensors")
-            save_file({key: torch.zeros_like(value) for key, value in moments.items()}, state / "optimizer.safetensors")
+            values = load_file(state / f"{kept}.safetensors")
+            save_file({key: torch.zeros_like(value) for key, value in values.items()}, state / f"{kept}.safetensors")
         policy = line(spec)
-        fit(policy, windows, CFG, run)
+        fit(policy, windows, cfg, run)
         same = all(torch.equal(a, b) for a, b in zip(whole.parameters(), policy.parameters(), strict=True))
         assert same is not forget
         weights = [(folder / "policy/weights.safetensors").read_bytes() for folder in (tmp_path / "whole", run)]
@@ -167,8 +171,18 @@ def test_a_stopped_run_ends_with_the_same_bits(tmp_path: Path, windows: Windows,
     trained = [row["step"] for row in rows if "held_out" not in row]
     assert trained == sorted(set(trained))
     seeded = line(spec)
-    fit(seeded, windows, replace(CFG, seed=1), tmp_path / "seeded")
+    fit(seeded, windows, replace(cfg, seed=1), tmp_path / "seeded")
     assert not torch.equal(seeded.layer.weight, whole.layer.weight)
+
+
+def test_the_weights_average_is_kept_and_held_out(tmp_path: Path, windows: Windows, spec: IOSpec) -> None:
+    last, average = line(spec), line(spec)
+    fit(last, windows, CFG, tmp_path / "last")
+    fitted = fit(average, windows, replace(CFG, ema=0.9), tmp_path / "average")
+    assert not torch.equal(last.layer.weight, average.layer.weight)
+    held = windows.split(CFG.held_out, CFG.seed)[1]
+    measured = [fitting.held_out_loss(policy.eval(), held, CFG, Accelerator()) for policy in (average, last)]
+    assert measured[0] == fitted.held_out != measured[1]
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path: Path, windows: Windows, spec: IOSpec) -> None:
@@ -215,7 +229,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run(tmp_path: Path, windows: Windo
 
 
 def test_bad_settings_are_refused() -> None:
-    for key, value in (("epochs", 0), ("warmup", 1.0), ("held_out", 0.0), ("batch_size", -1)):
+    for key, value in (("epochs", 0), ("warmup", 1.0), ("held_out", 0.0), ("batch_size", -1), ("ema", 1.0)):
         with pytest.raises(ValueError, match=key):
             FitCfg(**{key: value})
 
