@@ -6,6 +6,7 @@ the default here is the body's descriptor: its size, limits, lags and camera.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -82,9 +83,8 @@ class CompassGeneralist(Policy):
 
     @staticmethod
     def on(base: CompassBase, cfg: CompassGeneralistCfg) -> CompassGeneralist:
-        """A fresh student on a copy of ``base``; ``cfg.base`` is replaced by the base's own."""
-        cfg.base = base.cfg
-        policy = cfg.build(base.spec)
+        """A fresh student on a copy of ``base``, whose own configuration stands in for ``cfg.base``."""
+        policy = dataclasses.replace(cfg, base=base.cfg).build(base.spec)
         policy.base.load_state_dict(base.state_dict())
         return policy
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from stable_baselines3 import PPO
 
+from omnibody.robots.errors import UserError
 from omnibody.robots.g1 import CHECKPOINT, EMBODIMENT
 from omnibody.robots.g1_walk import (
     MIRROR_LEG,
@@ -19,9 +22,10 @@ from omnibody.robots.g1_walk import (
     Gait,
     gait_pose,
 )
+from omnibody.training.rl.state import load_state, read_numbers
 from omnibody.training.walking.env import G1WalkEnv, WalkEnvConfig
 from omnibody.training.walking.gait import RecordConfig, fit_table, record, standing_targets
-from omnibody.training.walking.train import KLRate, Rate, TrainConfig, build, save, train
+from omnibody.training.walking.train import STATE, KLRate, Rate, TrainConfig, build, save, train
 
 GAIT = Gait.load(CHECKPOINT / "gait.safetensors")
 SMALL = TrainConfig(num_envs=4, rollout_steps=8, hidden=[16, 16])
@@ -114,14 +118,34 @@ def test_rate_follows_the_kl(tmp_path: Path) -> None:
         assert model.policy.optimizer.param_groups[0]["lr"] == model.learning_rate.value
 
 
-def test_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    cfg = TrainConfig(run=str(tmp_path), num_envs=4, rollout_steps=64, hidden=[16, 16], minutes=0.03)
-    train(cfg)
-    first = (tmp_path / "state.zip").stat().st_mtime_ns
-    weights = (tmp_path / "weights.safetensors").read_bytes()
-    train(cfg)
-    assert (tmp_path / "state.zip").stat().st_mtime_ns > first
-    assert (tmp_path / "weights.safetensors").read_bytes() != weights
-    from stable_baselines3 import PPO
+def test_a_state_holds_all_that_the_next_update_hangs_on(tmp_path: Path) -> None:
+    """Two models, one of them gone through a file, take the same step; without Adam's moments another one."""
 
-    assert PPO.load(tmp_path / "state.zip").num_timesteps > 2 * 4 * 64
+    def step(model: PPO) -> torch.Tensor:
+        model.policy.optimizer.zero_grad()
+        sum((parameter**2).sum() for parameter in model.policy.parameters()).backward()
+        model.policy.optimizer.step()
+        return torch.cat([parameter.detach().flatten() for parameter in model.policy.parameters()])
+
+    first, second, forgetful = (build(SMALL, make_env()) for _ in range(3))
+    first.learn(64)
+    first.learning_rate.value = 1e-4
+    save(first, tmp_path)
+    numbers = load_state(second, tmp_path / STATE)
+    assert numbers["rate"] == 1e-4 and second.num_timesteps == first.num_timesteps == 64
+    forgetful.policy.load_state_dict(first.policy.state_dict())
+    for model in (first, second, forgetful):
+        model.policy.optimizer.param_groups[0]["lr"] = 1e-3
+    steps = [step(model) for model in (first, second, forgetful)]
+    assert torch.equal(steps[0], steps[1]) and not torch.equal(steps[0], steps[2])
+
+
+def test_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    cfg = replace(SMALL, run=str(tmp_path), rollout_steps=64, minutes=0.03)
+    train(cfg)
+    steps, weights = read_numbers(tmp_path / STATE)["steps"], (tmp_path / "weights.safetensors").read_bytes()
+    train(cfg)
+    assert read_numbers(tmp_path / STATE)["steps"] >= steps + 4 * 64 > 4 * 64
+    assert (tmp_path / "weights.safetensors").read_bytes() != weights
+    with pytest.raises(UserError, match="seed=0, now seed=1"):
+        train(replace(cfg, seed=1))

@@ -1,7 +1,5 @@
 """Residual RL: the frozen base in the loop, and what stable-baselines3 sees of it."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -15,7 +13,8 @@ from omnibody.policies.policy import Context
 from omnibody.robots.errors import UserError
 from omnibody.sim_tasks.goal_nav import GoalNavCfg
 from omnibody.training.rl.residual_env import ResidualEnv
-from omnibody.training.rl.train import RlCfg, build_ppo, train_residual
+from omnibody.training.rl.state import read_numbers
+from omnibody.training.rl.train import STATE, RlCfg, build_ppo, train_residual
 
 TASK = {"scene": "single_rack", "num_scenes": 4}
 NUM = 4  # worlds
@@ -108,7 +107,7 @@ def test_a_stopped_run_goes_on_with_its_weights_moments_and_steps(tmp_path):
     cfg.steps = 256
     further = train_residual(cfg).actor.state_dict()
     assert not torch.equal(first["mean.weight"], further["mean.weight"])
-    assert json.loads((tmp_path / "run" / "resume" / "state.json").read_text())["steps"] == 256
+    assert read_numbers(tmp_path / "run" / STATE)["steps"] == 256
     cfg.seed = 1
     with pytest.raises(UserError, match="seed=0, now seed=1"):
         train_residual(cfg)

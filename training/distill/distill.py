@@ -25,7 +25,9 @@ from omnibody.sim_tasks.goal_nav import GoalNavCfg
 from omnibody.training.config import parse
 from omnibody.training.distill.labels import Labels, collect_labels
 from omnibody.training.fit import POLICY, FitCfg, fit
+from omnibody.training.run_folder import claim
 
+FREE = ("rounds", "out")  # what a resumed run may change
 EPISODES_PER_ROUND = 1_000_000  # episode numbers set apart for a round, so that no round plays another's episodes
 
 
@@ -61,6 +63,7 @@ def distill(cfg: DistillCfg) -> CompassGeneralist:
         if not _same_weights(teacher.base, base):
             raise UserError(f"teachers: wanted specialists on one base, but that of {name} has another")
     run, parts = Path(cfg.out), []
+    claim(run, cfg, FREE)
     student = _fresh(cfg, teachers)
     for number in range(cfg.rounds):
         for name, teacher in teachers.items():

@@ -11,11 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecNormalize
-from torch import Tensor
 from tqdm import tqdm
 
 from omnibody.envs.make import make_env
@@ -23,17 +21,17 @@ from omnibody.envs.randomization import RandomizationCfg
 from omnibody.policies.checkpoint import load_policy, save_pretrained
 from omnibody.policies.compass.base import CompassBase
 from omnibody.policies.compass.residual import CompassResidual, ResidualActorCfg
-from omnibody.policies.files import atomic_folder
 from omnibody.robots.errors import UserError
 from omnibody.sim_tasks.goal_nav import GoalNavCfg
 from omnibody.training.config import BODY, parse
 from omnibody.training.fit import POLICY
-from omnibody.training.optimizer_state import flat_moments, load_moments
 from omnibody.training.rl.asymmetric_policy import AsymmetricPolicy
 from omnibody.training.rl.residual_env import ResidualEnv
+from omnibody.training.rl.state import load_state, save_state
+from omnibody.training.run_folder import LOG, claim, cut_log
 
-ADAM = "adam."  # prefix of the moments among the tensors of a resumed run
-STATE = "resume"  # folder in the run with what a resumed run needs
+STATE = "resume.safetensors"  # in the run folder, see state.py
+FREE = ("steps", "out")  # what a resumed run may change
 
 
 @dataclass
@@ -100,43 +98,15 @@ class _Log(BaseCallback):
                 "length": float(np.mean([info["episode"]["l"] for info in self._ended])),
                 "std": self.model.policy.log_std.exp().mean().item(),
             }
-            with (self.run / "log.jsonl").open("a") as log:
+            with (self.run / LOG).open("a", encoding="utf-8") as log:
                 log.write(json.dumps(line) + "\n")
             self._ended = []
         # A kill between rollouts then costs at most this many of them.
         if self.rollouts % self.every == 0:
-            save_state(self.model, self.run)
+            save_state(self.model, self.run / STATE)
 
     def _on_training_end(self) -> None:
         self.bar.close()
-
-
-def save_state(model: PPO, run: Path) -> None:
-    """Write what a resumed run needs: weights, Adam's moments, reward statistics, step count. No pickle."""
-    tensors: dict[str, Tensor] = {f"policy.{k}": v.detach().clone() for k, v in model.policy.state_dict().items()}
-    tensors |= flat_moments(model.policy.optimizer, ADAM)
-    numbers: dict[str, Any] = {"steps": model.num_timesteps, "updates": model._n_updates}
-    if isinstance(model.env, VecNormalize):
-        stats = model.env.ret_rms
-        numbers |= {"mean": float(stats.mean), "var": float(stats.var), "count": float(stats.count)}
-    with atomic_folder(run / STATE) as folder:
-        save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "state.safetensors")
-        (folder / "state.json").write_text(json.dumps(numbers))
-
-
-def load_state(model: PPO, run: Path) -> None:
-    """Go on from ``save_state``; the worlds begin new episodes."""
-    tensors, numbers = (
-        load_file(run / STATE / "state.safetensors"),
-        json.loads((run / STATE / "state.json").read_text()),
-    )
-    prefix = "policy."
-    model.policy.load_state_dict({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
-    load_moments(model.policy.optimizer, tensors, ADAM)
-    model.num_timesteps, model._n_updates = numbers["steps"], numbers["updates"]
-    if isinstance(model.env, VecNormalize):
-        stats = model.env.ret_rms
-        stats.mean, stats.var, stats.count = np.float64(numbers["mean"]), np.float64(numbers["var"]), numbers["count"]
 
 
 def build_ppo(cfg: RlCfg, policy: CompassResidual, env: ResidualEnv) -> PPO:
@@ -166,8 +136,7 @@ def train_residual(cfg: RlCfg) -> CompassResidual:
     if not isinstance(base, CompassBase):
         raise UserError(f"base: wanted a compass_base checkpoint, came a {type(base).__name__} in {cfg.base}")
     run = Path(cfg.out)
-    run.mkdir(parents=True, exist_ok=True)
-    _check_same_run(cfg, run)
+    claim(run, cfg, FREE)
     # The networks are small and the worlds use the cores: more threads only wait for each other.
     torch.set_num_threads(1)
     policy = CompassResidual.on(base, cfg.actor, cfg.from_scratch)
@@ -180,31 +149,19 @@ def train_residual(cfg: RlCfg) -> CompassResidual:
     )
     model = build_ppo(cfg, policy, env)
     if (run / STATE).exists():
-        load_state(model, run)
+        load_state(model, run / STATE)
         # Every step can end at most one episode per world: no episode number is played twice.
         env.start_at(model.num_timesteps)
+    cut_log(run / LOG, model.num_timesteps)
     if model.num_timesteps < cfg.steps:
         left = cfg.steps - model.num_timesteps
         model.learn(left, callback=_Log(run, cfg), reset_num_timesteps=False)
-        save_state(model, run)
+        save_state(model, run / STATE)
     model.policy.write_std()
     meta = {"stage": "residual", "config": asdict(cfg), "steps": model.num_timesteps}
     save_pretrained(policy, run / POLICY, meta)
     env.close()
     return policy
-
-
-def _check_same_run(cfg: RlCfg, run: Path) -> None:
-    path, now = run / "config.json", json.loads(json.dumps(asdict(cfg)))
-    if path.exists():
-        before = json.loads(path.read_text())
-        changed = [k for k in now if k not in ("steps", "out") and now[k] != before.get(k)]
-        if changed:
-            key = changed[0]
-            raise UserError(
-                f"{run} holds a run with {key}={before.get(key)}, now {key}={now[key]}; choose another out="
-            )
-    path.write_text(json.dumps(now, indent=1))
 
 
 def main(argv: Sequence[str]) -> None:

@@ -22,13 +22,18 @@ from safetensors.numpy import save_file
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 
+from omnibody.policies.files import atomic_file
 from omnibody.robots.g1 import CHECKPOINT
 from omnibody.robots.g1_walk import Gait
 from omnibody.training.config import parse
+from omnibody.training.rl.state import load_state, read_numbers, save_state
+from omnibody.training.run_folder import LOG, claim, cut_log
 from omnibody.training.walking.env import G1WalkEnv, WalkEnvConfig
 from omnibody.training.walking.mirror_policy import MirrorPolicy
 
 CHECKPOINT_EVERY, LOG_EVERY = 20, 10  # rollouts
+STATE = "resume.safetensors"  # in the run folder, see training/rl/state.py
+FREE = ("run", "gait", "minutes")  # what a resumed run may change
 
 
 @dataclass
@@ -104,7 +109,7 @@ class Progress(BaseCallback):
             }
             line |= {name: float(np.mean([terms[name] for terms in self.terms])) for name in self.terms[0]}
             text = json.dumps({name: round(value, 5) for name, value in line.items()})
-            with (self.run / "log.jsonl").open("a") as log:
+            with (self.run / LOG).open("a", encoding="utf-8") as log:
                 log.write(text + "\n")
             print(text, flush=True)
             self.terms = []
@@ -114,15 +119,15 @@ class Progress(BaseCallback):
 
 def save(model: PPO, run: Path) -> None:
     """Write the resumable state and, beside it, the weights as they are shipped; each replaces the old one whole."""
-    model.save(run / "state.new.zip")
-    (run / "state.new.zip").replace(run / "state.zip")
+    save_state(model, run / STATE, rate=cast(Rate, model.learning_rate).value)
     layers = [layer for layer in model.policy.mlp_extractor.policy_net if isinstance(layer, torch.nn.Linear)]
     layers.append(cast(torch.nn.Linear, model.policy.action_net))
     weights = {}
     for index, layer in enumerate(layers):
         weights[f"{index}.weight"] = layer.weight.detach().numpy().copy()
         weights[f"{index}.bias"] = layer.bias.detach().numpy().copy()
-    save_file(weights, run / "weights.safetensors")
+    with atomic_file(run / "weights.safetensors") as file:
+        save_file(weights, file)
 
 
 def build(cfg: TrainConfig, env: G1WalkEnv) -> PPO:
@@ -152,19 +157,18 @@ def train(cfg: TrainConfig) -> None:
     """Train for ``cfg.minutes`` or until interrupted, from the last checkpoint if there is one."""
     torch.set_num_threads(1)
     run = Path(cfg.run)
-    run.mkdir(parents=True, exist_ok=True)
+    claim(run, cfg, FREE)
     settings = {key: value for key, value in asdict(cfg).items() if key not in ("run", "gait")}  # paths say nothing
     OmegaConf.save(OmegaConf.create(settings), run / "training.yaml")
     shutil.copyfile(cfg.gait, run / "gait.safetensors")
-    gait = Gait.load(Path(cfg.gait))
-    state = run / "state.zip"
-    env_cfg = WalkEnvConfig(num_envs=cfg.num_envs)
-    if state.exists():
-        model = PPO.load(state, device="cpu")
-        # Another stream than the one already used, still a function of the seed and the place of the stop.
-        model.set_env(G1WalkEnv(env_cfg, gait, cfg.seed + model.num_timesteps))
-    else:
-        model = build(cfg, G1WalkEnv(env_cfg, gait, cfg.seed))
+    state = run / STATE
+    steps = int(read_numbers(state)["steps"]) if state.exists() else 0
+    # Another stream than the one already used, still a function of the seed and the place of the stop.
+    env = G1WalkEnv(WalkEnvConfig(num_envs=cfg.num_envs), Gait.load(Path(cfg.gait)), cfg.seed + steps)
+    model = build(cfg, env)
+    if steps:
+        cast(Rate, model.learning_rate).value = load_state(model, state)["rate"]
+    cut_log(run / LOG, steps)
     try:
         model.learn(10**12, callback=[KLRate(cfg.target_kl), Progress(run, cfg.minutes)], reset_num_timesteps=False)
     except KeyboardInterrupt:
