@@ -7,6 +7,7 @@ test compares them. A start is set angle first: a body turns about its centre of
 from __future__ import annotations
 
 import numpy as np
+import pymunk
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -18,11 +19,6 @@ from omnibody.robots.spec import IOSpec
 from omnibody.sim_tasks import tee
 from omnibody.sim_tasks.push_t import PushT, TableWorld
 from omnibody.sim_tasks.task import Obs
-
-try:
-    import pymunk
-except ImportError as error:
-    raise UserError("push_t: its physics want the package pymunk; install omnibody[push-t]") from error
 
 TICK = 0.01  # [s]
 MASS = 1.0
@@ -82,8 +78,6 @@ def _rectangle(box: tuple[float, float, float, float]) -> list[tuple[float, floa
 
 class PushTEnv:
     """See `omnibody.envs.vec_env.VecEnv` for the contract; tables step one after the other in this thread."""
-
-    tier = "2D"
 
     def __init__(self, task: PushT, num_envs: int) -> None:
         self.embodiment, self.task, self.num_envs = task.body, task, num_envs

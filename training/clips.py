@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,12 +13,13 @@ from torch import Tensor
 
 from omnibody.envs.mujoco_env import MujocoEnv
 from omnibody.envs.render import Chase, EnvRenderer, TopDown, graphics_backend
-from omnibody.envs.vec_env import Step
+from omnibody.envs.vec_env import Step, VecEnv
 from omnibody.policies.policy import Obs, Policy
 from omnibody.robots.spec import Footprint
 from omnibody.sim_tasks.goal_nav import GoalNav
 from omnibody.sim_tasks.scene import Scene
 from omnibody.training.rollout import PATH_SECONDS, EpisodeRecord, Pose, play
+from omnibody.training.table_clip import TableCamera
 
 MAX_BYTES = 1_000_000
 FRAME_SECONDS, SPEED = 0.3, 2.0  # simulated time between frames; how much faster than life they are shown
@@ -35,22 +36,44 @@ class Clip:
     drawn: str
 
 
-def film(policy: Policy | None, env: MujocoEnv, seed: int, episode: int) -> Clip:
+def film(policy: Policy | None, env: VecEnv, seed: int, episode: int, latency: int = 0) -> Clip:
     """Play an episode again in ``env`` (of one world) and film it; raises `GraphicsError` where nothing can draw."""
-    drawn = f"MuJoCo, {graphics_backend()}"
-    filming = _Filming(env)
-    record = next(play(policy, filming, episode + 1, seed, set(range(episode))))
-    filming.renderer.close()
-    return Clip(encode(filming.frames, FRAME_SECONDS / SPEED), record.outcome, drawn)
+    camera = _BaseCamera(env) if isinstance(env, MujocoEnv) else TableCamera(env)
+    filming = _Filming(env, camera.shoot)
+    record = next(play(policy, filming, episode + 1, seed, set(range(episode)), latency))
+    camera.close()
+    return Clip(encode(filming.frames, FRAME_SECONDS / SPEED), record.outcome, camera.drawn)
+
+
+class _BaseCamera:
+    """Pictures of a mobile base: from behind, and the whole scene from above."""
+
+    def __init__(self, env: MujocoEnv) -> None:
+        self.drawn = f"MuJoCo, {graphics_backend()}"
+        self._env, self._renderer = env, EnvRenderer(env, HEIGHT * 4 // 3, HEIGHT)
+
+    def shoot(self) -> Image.Image:
+        """The present picture."""
+        task = self._env.task
+        assert isinstance(task, GoalNav), f"clips are of goal_nav, not {task.name}"
+        goal, scene = tuple(task.goal[0].tolist()), task.scene(self._env.scene(0))
+        (left, bottom), (right, top) = scene.low, scene.high
+        above = TopDown(1.04 * max(right - left, top - bottom), ((left + right) / 2, (bottom + top) / 2))
+        square = self._renderer.render(0, above, goal)[:, HEIGHT // 6 : HEIGHT // 6 + HEIGHT]
+        return Image.fromarray(np.concatenate([self._renderer.render(0, Chase(), goal), square], axis=1))
+
+    def close(self) -> None:
+        """Free the graphics context."""
+        self._renderer.close()
 
 
 class _Filming:
-    """A ``VecEnv`` of one world that keeps pictures of what it does: from behind, and the whole scene from above."""
+    """A ``VecEnv`` of one world that keeps pictures of what it does."""
 
-    def __init__(self, env: MujocoEnv) -> None:
+    def __init__(self, env: VecEnv, shoot: Callable[[], Image.Image]) -> None:
         self.env, self.num_envs, self.spec, self.dt = env, 1, env.spec, env.dt
         self.embodiment, self.task = env.embodiment, env.task
-        self.renderer = EnvRenderer(env, HEIGHT * 4 // 3, HEIGHT)
+        self._shoot = shoot
         self.frames: list[Image.Image] = []
         self._every, self._steps = max(1, round(FRAME_SECONDS / env.dt)), 0
 
@@ -60,7 +83,7 @@ class _Filming:
     def reset(self, seed: int, first_episode: int = 0) -> Obs:
         """Begin, and take the first picture."""
         obs = self.env.reset(seed, first_episode)
-        self._shoot()
+        self.frames.append(self._shoot())
         return obs
 
     def step(self, action: Tensor) -> Step:
@@ -69,7 +92,7 @@ class _Filming:
         self._steps += 1
         # After the last step the env already shows the next episode.
         if self._steps % self._every == 0 and not bool(step.done[0]):
-            self._shoot()
+            self.frames.append(self._shoot())
         return step
 
     def expert(self) -> Tensor:
@@ -79,15 +102,6 @@ class _Filming:
     def close(self) -> None:
         """Close the env."""
         self.env.close()
-
-    def _shoot(self) -> None:
-        task = self.env.task
-        assert isinstance(task, GoalNav), f"clips are of goal_nav, not {task.name}"
-        goal, scene = tuple(task.goal[0].tolist()), task.scene(self.env.scene(0))
-        (left, bottom), (right, top) = scene.low, scene.high
-        above = TopDown(1.04 * max(right - left, top - bottom), ((left + right) / 2, (bottom + top) / 2))
-        square = self.renderer.render(0, above, goal)[:, HEIGHT // 6 : HEIGHT // 6 + HEIGHT]
-        self.frames.append(Image.fromarray(np.concatenate([self.renderer.render(0, Chase(), goal), square], axis=1)))
 
 
 def sketch(record: EpisodeRecord, scene: Scene, goal: Pose, footprint: Footprint) -> Clip:

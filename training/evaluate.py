@@ -17,16 +17,15 @@ from omegaconf import MISSING
 from safetensors.torch import save
 from tqdm import tqdm
 
-from omnibody.envs import make_env
-from omnibody.envs.mujoco_env import MujocoEnv
+from omnibody.envs.any_task import make_task_env, tier_of
 from omnibody.envs.vec_env import VecEnv
 from omnibody.policies.checkpoint import load_policy
 from omnibody.policies.files import write_text
 from omnibody.policies.policy import Policy
 from omnibody.robots.errors import UserError
-from omnibody.robots.spec import Embodiment
-from omnibody.robots.table import load_robot
-from omnibody.sim_tasks.table import figures_of, task_config
+from omnibody.robots.spec import Body
+from omnibody.robots.table import load_body
+from omnibody.sim_tasks.table import body_of, figures_of, task_config
 from omnibody.sim_tasks.task import TaskFactory
 from omnibody.training.clips import Clip
 from omnibody.training.config import BODY, parse
@@ -52,13 +51,14 @@ class EvalCfg:
     """Measure policies on bodies and tasks; writes report.json and report.html. The same command resumes."""
 
     out: str = MISSING  # folder of the report
-    robots: list[str] = field(default=MISSING, metadata=BODY)  # bodies, e.g. [go2,carrier]
+    robots: list[str] = field(default_factory=list, metadata=BODY)  # bodies, e.g. [go2,carrier]; of push_t [pusher]
     tasks: list[str] = MISSING  # tasks, e.g. [goal_nav/office]
     checkpoint: str = ""  # a policy: checkpoint folder (@robot in it: one for each body), hf://owner/name, or "expert"
     checkpoints: list[str] = field(default_factory=list)  # several policies, compared on the same start states
     episodes: int = 20  # per policy, body, task and seed
     seed: int = 1  # of the start states
     seeds: list[int] = field(default_factory=list)  # several seeds, in place of seed
+    latency: int = 0  # steps that a call of the policy takes, while its last plan is played on
     tier: str = "best"  # fidelity: T0, T1, T2, or the best each body has
     split: str = "test"  # scenes: test, or train to see how much was learned by heart
     map: str = ""  # YAML of a ROS map_server map, for the task goal_nav/map
@@ -72,11 +72,13 @@ class EvalCfg:
         if bool(self.checkpoint) == bool(self.checkpoints):
             came = "both" if self.checkpoint else "neither"
             raise ValueError(f"wanted either checkpoint=<folder> or checkpoints=[<folder>,...], came {came}")
+        if not self.robots and len({body_of(task) for task in self.tasks}) == 1:
+            self.robots = [robot for robot in [body_of(self.tasks[0])] if robot]
         for key in ("robots", "tasks"):
             values = getattr(self, key)
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"{key}: wanted at least one name and none twice, came {values}")
-        for key, least in {"episodes": 1, "num_envs": 1, "maps": 0, "clips": 0}.items():
+        for key, least in {"episodes": 1, "num_envs": 1, "latency": 0, "maps": 0, "clips": 0}.items():
             if getattr(self, key) < least:
                 raise ValueError(f"{key}: wanted at least {least}, came {getattr(self, key)}")
         for task in self.tasks:
@@ -93,20 +95,21 @@ class EvalCfg:
         return self.seeds or [self.seed]
 
     @functools.cached_property
-    def bodies(self) -> dict[str, Embodiment]:
+    def bodies(self) -> dict[str, Body]:
         """All bodies asked for, by the names that reports call them."""
-        bodies = [load_robot(robot) for robot in self.robots]
+        bodies = [load_body(robot) for robot in self.robots]
         if len({body.name for body in bodies}) < len(bodies):
             raise UserError(f"robots: wanted bodies of different names, came {', '.join(body.name for body in bodies)}")
         return {body.name: body for body in bodies}
 
-    def env(self, robot: str, task: str, num_envs: int) -> MujocoEnv:
+    def env(self, robot: str, task: str, num_envs: int) -> VecEnv:
         """The environment of a cell."""
-        return make_env(self.bodies[robot], self.task(task), num_envs=num_envs, tier=self.tier)
+        return make_task_env(self.bodies[robot], self.task(task), num_envs, self.tier)
 
     def task(self, name: str) -> TaskFactory:
-        """A task's configuration on the scenes of the split."""
-        return task_config(name, split=self.split, **({"map": self.map} if name.endswith("/map") else {}))
+        """A task's configuration; of one with scenes, those of the split."""
+        settings = {"split": self.split} if name.startswith("goal_nav/") else {}
+        return task_config(name, **settings, **({"map": self.map} if name.endswith("/map") else {}))
 
 
 def evaluate(policy: Policy | None, env: VecEnv, episodes: int, seed: int) -> dict[str, Any]:
@@ -130,7 +133,7 @@ def matrix(policies: Policies, cfg: EvalCfg, folder: EvalFolder) -> Iterator[Cel
 def _cell(
     name: str,
     policy: Policy | None,
-    env: MujocoEnv,
+    env: VecEnv,
     place: tuple[str, str],
     cfg: EvalCfg,
     folder: EvalFolder,
@@ -140,14 +143,14 @@ def _cell(
         raise UserError(f"policy {name} does not fit {place[0]} in {place[1]}: {difference}")
     records: list[EpisodeRecord] = []
     for seed in cfg.all_seeds:
-        file = folder.records(name, *place, env.plant.tier, f"seed{seed}")
+        file = folder.records(name, *place, tier_of(env), f"seed{seed}")
         bar.update(len(file.episodes))
-        for record in play(policy, env, cfg.episodes, seed, file.episodes):
+        for record in play(policy, env, cfg.episodes, seed, file.episodes, cfg.latency):
             folder.note_run()
             file.append(record)
             bar.update()
         records += file.sorted()
-    return Cell(name, *place, env.plant.tier, tuple(records))
+    return Cell(name, *place, tier_of(env), tuple(records))
 
 
 def main(argv: list[str]) -> None:
@@ -168,7 +171,7 @@ def evaluate_and_report(cfg: EvalCfg) -> Path:
             cells.append(cell)
             tqdm.write(_line(cell))
         report = build_report(cells, cfg, identity, began) | {"runs": folder.runs()}
-        clips = make_clips(cells, policies, cfg.env, folder.path / "clips", cfg.clips)
+        clips = make_clips(cells, policies, cfg.env, folder.path / "clips", cfg.clips, cfg.latency)
         return write_report(folder.path, cells, cfg, report, clips)
 
 
@@ -224,7 +227,7 @@ def fingerprint(policy: Policy | None) -> str:
 
 def _identity(cfg: EvalCfg, policies: Policies) -> dict[str, Any]:
     """What two runs must share to go on with each other's records."""
-    keys = ("robots", "tasks", "episodes", "tier", "split", "map")
+    keys = ("robots", "tasks", "episodes", "latency", "tier", "split", "map")
     return {
         "policies": {name: {robot: fingerprint(p) for robot, p in own.items()} for name, own in policies.items()},
         "seeds": cfg.all_seeds,

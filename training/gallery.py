@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 from omnibody.envs.mujoco_env import MujocoEnv
 from omnibody.envs.render import GraphicsError
+from omnibody.envs.vec_env import VecEnv
 from omnibody.policies.files import atomic_file, write_text
 from omnibody.policies.policy import Policy
-from omnibody.robots.spec import Embodiment
+from omnibody.robots.spec import Body, Embodiment
 from omnibody.sim_tasks.goal_nav import GoalNav
 from omnibody.sim_tasks.scene import Scene
 from omnibody.sim_tasks.task import TaskFactory
@@ -66,9 +67,7 @@ def choose_clips(cells: Sequence[Cell], count: int) -> list[tuple[Cell, EpisodeR
     return [choice[1:] for turn in turns for choice in turn if choice is not None][:count]
 
 
-def draw_maps(
-    cells: Sequence[Cell], bodies: dict[str, Embodiment], tasks: dict[str, TaskFactory], count: int
-) -> list[Map]:
+def draw_maps(cells: Sequence[Cell], bodies: dict[str, Body], tasks: dict[str, TaskFactory], count: int) -> list[Map]:
     """Up to ``count`` maps of every robot and task, each with the paths of all policies.
 
     ``bodies`` and ``tasks`` are those of the cells, by name.
@@ -77,7 +76,8 @@ def draw_maps(
     maps: list[Map] = []
     for robot, task in dict.fromkeys((cell.robot, cell.task) for cell in cells):
         group = [cell for cell in cells if (cell.robot, cell.task) == (robot, task)]
-        bound = tasks[task].build(bodies[robot], 1)
+        body = bodies[robot]
+        bound = tasks[task].build(body, 1) if isinstance(body, Embodiment) else None
         if isinstance(bound, GoalNav):
             maps += [
                 _draw_map(bound, f"{robot} in {task}", group, key, colours) for key in choose_episodes(group, count)
@@ -110,9 +110,10 @@ def _setting(task: GoalNav, seed: int, episode: int) -> tuple[Scene, Pose]:
 def make_clips(
     cells: Sequence[Cell],
     policies: dict[str, dict[str, Policy | None]],
-    make_env: Callable[[str, str, int], MujocoEnv],
+    make_env: Callable[[str, str, int], VecEnv],
     folder: Path,
     count: int,
+    latency: int = 0,
 ) -> list[tuple[str, Clip]]:
     """Up to ``count`` clips with their captions; those that ``folder`` holds are not made again."""
     clips = []
@@ -122,7 +123,7 @@ def make_clips(
         clip = _cached(path)
         if clip is None:
             env = make_env(cell.robot, cell.task, 1)
-            clip = _clip(policies[cell.policy][cell.robot], env, record)
+            clip = _clip(policies[cell.policy][cell.robot], env, record, latency)
             env.close()
             _keep(path, clip)
         caption = (
@@ -132,11 +133,11 @@ def make_clips(
     return clips
 
 
-def _clip(policy: Policy | None, env: MujocoEnv, record: EpisodeRecord) -> Clip:
+def _clip(policy: Policy | None, env: VecEnv, record: EpisodeRecord, latency: int) -> Clip:
     try:
-        return film(policy, env, record.seed, record.episode)
+        return film(policy, env, record.seed, record.episode, latency)
     except GraphicsError:
-        assert isinstance(env.task, GoalNav)
+        assert isinstance(env.task, GoalNav) and isinstance(env, MujocoEnv)
         return sketch(record, *_setting(env.task, record.seed, record.episode), env.embodiment.footprint)
 
 

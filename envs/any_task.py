@@ -1,0 +1,27 @@
+"""The environment of a body in a task, whichever simulator they want."""
+
+from __future__ import annotations
+
+from omnibody.envs.make import make_env
+from omnibody.envs.mujoco_env import MujocoEnv
+from omnibody.envs.vec_env import VecEnv
+from omnibody.robots.errors import UserError
+from omnibody.robots.spec import Body, mobile
+from omnibody.sim_tasks.push_t import PushTCfg
+from omnibody.sim_tasks.task import TaskFactory
+
+
+def make_task_env(body: Body, task: TaskFactory | PushTCfg, num_envs: int, tier: str = "best") -> VecEnv:
+    """Build ``num_envs`` worlds of a body in a task; ``tier`` as `make_env`, of a body with tiers."""
+    if isinstance(task, PushTCfg):
+        try:
+            from omnibody.envs.push_t import PushTEnv
+        except ImportError as error:
+            raise UserError(f"push_t: its physics want pymunk, {error}; install omnibody[push-t]") from error
+        return PushTEnv(task.build(body, num_envs), num_envs)
+    return make_env(mobile(body), task, num_envs=num_envs, tier=tier)
+
+
+def tier_of(env: VecEnv) -> str:
+    """The fidelity that the environment simulates at."""
+    return env.plant.tier if isinstance(env, MujocoEnv) else env.embodiment.best_tier
