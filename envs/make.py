@@ -19,11 +19,13 @@ def make_env(
     tier: str = "best",
     threads: int | None = None,
     randomization: RandomizationCfg | None = None,
+    rgb: int = 0,
 ) -> MujocoEnv:
     """Build ``num_envs`` worlds of a body in a task.
 
     ``robot`` is a name in the robot table, a path to a file that defines one, or an `Embodiment`; ``task`` a name such
     as "goal_nav/office" or a task configuration; ``tier`` "T0", "T1", "T2" or "best"; ``threads`` all cores by default.
+    ``rgb`` > 0 adds the observation ``image`` (rgb, W, 3) uint8, drawn by OpenGL from the body's camera.
     """
     embodiment = load_robot(robot) if isinstance(robot, str) else robot
     factory: TaskFactory = task_config(task) if isinstance(task, str) else task
@@ -35,4 +37,5 @@ def make_env(
         num_envs,
         threads or os.cpu_count() or 1,
         randomization or RandomizationCfg(),
+        rgb,
     )

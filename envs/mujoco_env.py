@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from omnibody.envs.camera import DepthCamera
-from omnibody.envs.randomization import RandomizationCfg, draw_episode, noisy_depth, randomize_model
+from omnibody.envs.colour_camera import ColourCamera, Viewpoint
+from omnibody.envs.randomization import EpisodeDraw, RandomizationCfg, draw_episode, noisy_depth, randomize_model
 from omnibody.envs.simulation import SceneBank, Shard
 from omnibody.envs.vec_env import Step
-from omnibody.robots.plant import BaseState, Plant, into_heading
+from omnibody.robots.plant import BaseState, Plant, into_heading, rotation_matrix
 from omnibody.robots.spec import Embodiment, Field, IOSpec
 from omnibody.sim_tasks.task import SEMANTIC_CLASSES, Obs, Task, World
 
@@ -25,7 +26,7 @@ class MujocoEnv:
     """See `omnibody.envs.vec_env.VecEnv` for the contract.
 
     ``threads`` shards step side by side; results do not depend on it, nor on ``num_envs``, because everything random
-    belongs to an episode.
+    belongs to an episode. ``rgb`` > 0 adds pictures of that many rows from the body's camera: observation ``image``.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class MujocoEnv:
         num_envs: int,
         threads: int,
         randomization: RandomizationCfg,
+        rgb: int = 0,
     ) -> None:
         self.embodiment, self.plant, self.task, self.num_envs = embodiment, plant, task, num_envs
         self.randomization = randomization
@@ -44,7 +46,8 @@ class MujocoEnv:
         if embodiment.latency + randomization.latency > self.dt:
             total = embodiment.latency + randomization.latency
             raise ValueError(f"latency {total} s exceeds a policy step of {self.dt} s; lower randomization.latency")
-        self.spec = io_spec(embodiment, task)
+        self._colour = ColourCamera(embodiment.camera, rgb) if rgb else None
+        self.spec = io_spec(embodiment, task, self._colour.field if self._colour else None)
         self.bank = SceneBank(plant, task.build)
         camera = DepthCamera(embodiment.camera)
         threads = min(threads, num_envs)
@@ -61,7 +64,7 @@ class MujocoEnv:
         self._poses = np.zeros((num_envs, round(TWIST_WINDOW / self.dt) + 1, 3))
         self.episode = torch.zeros(num_envs, dtype=torch.int64)
         self.world: World
-        self._noise: list[np.random.Generator] = [np.random.default_rng(0)] * num_envs
+        self._draws: list[EpisodeDraw] = [draw_episode(randomization, 0, 0, 0.0, self.dt)[0]] * num_envs
         self._expert_rng = np.random.default_rng(0)
 
     def reset(self, seed: int, first_episode: int = 0) -> Obs:
@@ -110,8 +113,10 @@ class MujocoEnv:
         return self.task.expert(self.world, self._expert_rng)
 
     def close(self) -> None:
-        """Stop the worker threads."""
+        """Stop the worker threads and free the graphics context."""
         self._pool.shutdown()
+        if self._colour is not None:
+            self._colour.close()
 
     def model(self, row: int) -> mujoco.MjModel:
         """The compiled model that env ``row`` runs in (without visual meshes)."""
@@ -155,7 +160,7 @@ class MujocoEnv:
                 randomize_model(model, self.randomization, rng)
             shard, k = self._locate(row)
             shard.load(k, model, self.plant.stand(*start.pose), draw)
-            self._noise[row], self._scenes[row] = draw.noise, start.scene
+            self._draws[row], self._scenes[row] = draw, start.scene
             self._poses[row] = start.pose
         self._steps[rows] = 0
         self._action[rows] = 0.0
@@ -190,19 +195,31 @@ class MujocoEnv:
         )
 
     def _observe(self, rows: Iterable[int] | None = None) -> Obs:
-        """Observations of all envs; sensor noise is drawn for ``rows`` only (all by default)."""
+        """Observations of all envs; sensor noise and pictures are drawn for ``rows`` only (all by default)."""
         cfg, world = self.randomization, self.world
+        rows = range(self.num_envs) if rows is None else rows
         depth = np.concatenate([shard.depth for shard in self._shards])
         semantics = np.concatenate([shard.semantics for shard in self._shards])
         velocity = torch.cat([world.linear[:, :2], world.angular[:, 2:]], 1)
-        for row in range(self.num_envs) if rows is None else rows:
-            rng = self._noise[row]
+        for row in rows:
+            rng = self._draws[row].noise
             if cfg.depth_noise or cfg.depth_dropout:
                 depth[row] = noisy_depth(depth[row], self.embodiment.camera.max_range, cfg, rng)
             if cfg.velocity_noise:
                 velocity[row] += cfg.velocity_noise * torch.from_numpy(rng.standard_normal(3)).float()
         own = {"depth": torch.from_numpy(depth), "semantics": torch.from_numpy(semantics), "velocity": velocity}
+        if self._colour is not None:
+            own["image"] = torch.zeros((self.num_envs, *self._colour.field.shape), dtype=torch.uint8)
+            own["image"][list(rows)] = torch.from_numpy(self._colour.take([self._viewpoint(row) for row in rows]))
         return own | self.task.observe(world)
+
+    def _viewpoint(self, row: int) -> Viewpoint:
+        """Where the camera of env ``row`` is now, its mounting error included."""
+        mount, draw, world = self.embodiment.camera, self._draws[row], self.world
+        turn = rotation_matrix(world.quaternion[row].double().numpy())
+        axes = turn @ mount.into_base(np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]), draw.camera_pitch).T
+        position = world.position[row].double().numpy() + turn @ (mount.position + draw.camera_offset)
+        return Viewpoint(self.model(row), self.data(row), position, axes[:, 0], axes[:, 1])
 
 
 def _ground_pose(base: BaseState) -> np.ndarray:
@@ -217,13 +234,15 @@ def mean_twist(poses: np.ndarray, dt: float) -> np.ndarray:
     return np.concatenate([into_heading(poses[:, -1, 2], moved[:, :2]), turned[:, None]], 1)
 
 
-def io_spec(embodiment: Embodiment, task: Task) -> IOSpec:
+def io_spec(embodiment: Embodiment, task: Task, image: Field | None = None) -> IOSpec:
+    """What a body's environment of a task shows and takes; ``image``: that of its colour camera, if it has one."""
     camera = embodiment.camera
-    image = (camera.height, camera.width)
+    pixels = (camera.height, camera.width)
     twist = ("vx", "vy", "wz")
     own = {
-        "depth": Field(image, "float32", "m", (0.0,), (camera.max_range,)),
-        "semantics": Field(image, "uint8", "class", (0.0,), (len(SEMANTIC_CLASSES) - 1.0,)),
+        "depth": Field(pixels, "float32", "m", (0.0,), (camera.max_range,)),
+        "semantics": Field(pixels, "uint8", "class", (0.0,), (len(SEMANTIC_CLASSES) - 1.0,)),
         "velocity": Field((3,), "float32", "m/s,m/s,rad/s", (-5.0,), (5.0,), twist),
     }
+    own |= {"image": image} if image else {}
     return IOSpec(own | task.obs_fields, embodiment.action, embodiment.rate_hz)

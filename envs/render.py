@@ -1,4 +1,4 @@
-"""RGB pictures of a MuJoCo world, drawn off screen by EGL or OSMesa, with a chase camera or from above.
+"""RGB pictures of a MuJoCo world, drawn off screen by EGL or OSMesa; for reports from behind the body or from above.
 
 MuJoCo binds its OpenGL platform when it is imported; here the context is made at the first picture instead, so that
 nobody has to set an environment variable first. ``MUJOCO_GL=egl|osmesa`` chooses, otherwise the first that works.
@@ -13,13 +13,16 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import mujoco
 import numpy as np
 
-from omnibody.envs.mujoco_env import MujocoEnv
 from omnibody.robots.errors import UserError
 from omnibody.robots.plant import GROUP_OBJECT, GROUP_ROBOT, GROUP_ROBOT_VISUAL, GROUP_SCENE
+
+if TYPE_CHECKING:
+    from omnibody.envs.mujoco_env import MujocoEnv  # which draws the body's own camera with what stands here
 
 BACKENDS = ("egl", "osmesa")
 _PROBE = """
@@ -102,40 +105,30 @@ class TopDown:
 View = Chase | TopDown
 
 
-class Renderer:
-    """Draws states of one compiled model; ``close`` frees the OpenGL context."""
+class Canvas:
+    """What OpenGL draws on, off screen; used by the thread that made it only. ``close`` frees it.
 
-    def __init__(self, model: mujoco.MjModel, width: int = 320, height: int = 240) -> None:
-        self.model, self.width, self.height = model, width, height
-        visual = model.vis.global_
-        visual.offwidth, visual.offheight = max(visual.offwidth, width), max(visual.offheight, height)
-        visual.fovy = math.degrees(FIELD_OF_VIEW)
-        # Enough light to tell a wall's shaded side, not so much that a floor seen from above is white.
-        model.vis.headlight.ambient[:], model.vis.headlight.diffuse[:] = 0.35, 0.2
+    ``scene`` is filled by the owner before ``draw``. Models other than ``model`` may be drawn too if they have no
+    meshes or textures of their own to be seen.
+    """
+
+    def __init__(self, model: mujoco.MjModel, width: int, height: int) -> None:
+        self.width, self.height = width, height
+        size = model.vis.global_
+        size.offwidth, size.offheight = max(size.offwidth, width), max(size.offheight, height)
         platform = importlib.import_module(f"mujoco.{graphics_backend()}")
-        self._context = platform.GLContext(visual.offwidth, visual.offheight)
+        self._context = platform.GLContext(size.offwidth, size.offheight)
         self._context.make_current()
         self._drawing = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._drawing)
-        self._scene = mujoco.MjvScene(model, maxgeom=10_000)
-        self._option = mujoco.MjvOption()
-        # A body without visual meshes is shown by its collision geoms.
-        has_meshes = (model.geom_group == GROUP_ROBOT_VISUAL) & (model.geom_type == mujoco.mjtGeom.mjGEOM_MESH)
-        self._option.geomgroup[GROUP_ROBOT] = not has_meshes.any()
-        self._camera = mujoco.MjvCamera()
+        self.scene = mujoco.MjvScene(model, maxgeom=10_000)
 
-    def render(self, data: mujoco.MjData, view: View, pose: Pose, goal: Pose | None = None) -> np.ndarray:
-        """RGB picture (height, width, 3) uint8 of ``data`` with its base at ground ``pose``; marks a ``goal`` pose."""
+    def draw(self) -> np.ndarray:
+        """RGB picture (height, width, 3) uint8 of the scene."""
         self._context.make_current()
-        view.place(self._camera, pose, self.model, data)
-        mujoco.mjv_updateScene(
-            self.model, data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL.value, self._scene
-        )
-        if goal is not None:
-            self._mark(goal)
         picture = np.empty((self.height, self.width, 3), np.uint8)
         rectangle = mujoco.MjrRect(0, 0, self.width, self.height)
-        mujoco.mjr_render(rectangle, self._scene, self._drawing)
+        mujoco.mjr_render(rectangle, self.scene, self._drawing)
         mujoco.mjr_readPixels(picture, None, rectangle, self._drawing)
         return np.flipud(picture)  # OpenGL counts rows from below
 
@@ -145,20 +138,56 @@ class Renderer:
         self._drawing.free()
         self._context.free()
 
-    def _mark(self, goal: Pose) -> None:
-        """Add a disc and an arrow for the goal's position and heading to the scene."""
-        x, y, yaw = goal
-        # The columns of the arrow's rotation are its axes in the world; its own z axis points along the heading.
-        side, up = (math.sin(yaw), -math.cos(yaw), 0.0), (0.0, 0.0, 1.0)
-        arrow = np.column_stack([side, up, (math.cos(yaw), math.sin(yaw), 0.0)])
-        # MuJoCo draws an arrow half as long as its size says: 0.6 m.
-        for kind, size, rotation, height in (
-            (mujoco.mjtGeom.mjGEOM_CYLINDER, (0.35, 0.005, 0.0), np.eye(3), 0.006),
-            (mujoco.mjtGeom.mjGEOM_ARROW, (0.05, 0.05, 1.2), arrow, 0.06),
-        ):
-            geom = self._scene.geoms[self._scene.ngeom]
-            mujoco.mjv_initGeom(geom, kind, np.array(size), np.array([x, y, height]), rotation.flatten(), GOAL_COLOUR)
-            self._scene.ngeom += 1
+
+def set_light(model: mujoco.MjModel) -> None:
+    """Enough light to tell a wall's shaded side, not so much that a floor seen from above is white."""
+    model.vis.headlight.ambient[:], model.vis.headlight.diffuse[:] = 0.35, 0.2
+
+
+class Renderer:
+    """Draws states of one compiled model; ``close`` frees the OpenGL context."""
+
+    def __init__(self, model: mujoco.MjModel, width: int = 320, height: int = 240) -> None:
+        self.model = model
+        model.vis.global_.fovy = math.degrees(FIELD_OF_VIEW)
+        set_light(model)
+        self._canvas = Canvas(model, width, height)
+        self._option = mujoco.MjvOption()
+        # A body without visual meshes is shown by its collision geoms.
+        has_meshes = (model.geom_group == GROUP_ROBOT_VISUAL) & (model.geom_type == mujoco.mjtGeom.mjGEOM_MESH)
+        self._option.geomgroup[GROUP_ROBOT] = not has_meshes.any()
+        self._camera = mujoco.MjvCamera()
+
+    def render(self, data: mujoco.MjData, view: View, pose: Pose, goal: Pose | None = None) -> np.ndarray:
+        """RGB picture (height, width, 3) uint8 of ``data`` with its base at ground ``pose``; marks a ``goal`` pose."""
+        view.place(self._camera, pose, self.model, data)
+        scene = self._canvas.scene
+        mujoco.mjv_updateScene(
+            self.model, data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL.value, scene
+        )
+        if goal is not None:
+            _mark(scene, goal)
+        return self._canvas.draw()
+
+    def close(self) -> None:
+        """Free what the graphics platform holds."""
+        self._canvas.close()
+
+
+def _mark(scene: mujoco.MjvScene, goal: Pose) -> None:
+    """Add a disc and an arrow for the goal's position and heading."""
+    x, y, yaw = goal
+    # The columns of the arrow's rotation are its axes in the world; its own z axis points along the heading.
+    side, up = (math.sin(yaw), -math.cos(yaw), 0.0), (0.0, 0.0, 1.0)
+    arrow = np.column_stack([side, up, (math.cos(yaw), math.sin(yaw), 0.0)])
+    # MuJoCo draws an arrow half as long as its size says: 0.6 m.
+    for kind, size, rotation, height in (
+        (mujoco.mjtGeom.mjGEOM_CYLINDER, (0.35, 0.005, 0.0), np.eye(3), 0.006),
+        (mujoco.mjtGeom.mjGEOM_ARROW, (0.05, 0.05, 1.2), arrow, 0.06),
+    ):
+        geom = scene.geoms[scene.ngeom]
+        mujoco.mjv_initGeom(geom, kind, np.array(size), np.array([x, y, height]), rotation.flatten(), GOAL_COLOUR)
+        scene.ngeom += 1
 
 
 class EnvRenderer:

@@ -23,10 +23,11 @@ def make() -> Iterator[Maker]:
         tier: str = "T1",
         threads: int = 2,
         randomization: RandomizationCfg | None = None,
+        rgb: int = 0,
         **task: str | int | float,
     ) -> MujocoEnv:
         cfg = GoalNavCfg(**{"scene": "single_rack", "num_scenes": 4} | task)
-        made.append(make_env(robot, cfg, num_envs, tier, threads, randomization))
+        made.append(make_env(robot, cfg, num_envs, tier, threads, randomization, rgb))
         return made[-1]
 
     yield maker
