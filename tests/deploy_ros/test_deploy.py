@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -92,3 +93,45 @@ def test_a_wrong_word_is_one_line(capsys):
     assert capsys.readouterr().err.startswith("omnibody: unknown thing to start 'fleat'")
     assert main(["deploy", "policy", "checkpoint=x", "robot=g2"]) == 2
     assert "unknown robot 'g2'" in capsys.readouterr().err
+
+
+def test_a_bad_checkpoint_is_told_before_anything_starts(tmp_path, capsys):
+    assert main(["deploy", "sim", f"out={tmp_path / 'out'}", f"checkpoint={tmp_path / 'none'}"]) == 2
+    assert "none" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def fleet(domain: None, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """Two bodies in namespaces, simulators in step with their policies."""
+    words = [f"checkpoint={CHECKPOINT}", f"out={tmp_path / 'out'}", "robots=[carrier,omni]", "lockstep=true"]
+    command = [Path(sys.executable).with_name("omnibody"), "deploy", "fleet", *words]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    yield process, tmp_path / "out"
+    process.kill()
+    process.wait()
+    process.stderr.close()
+
+
+@pytest.mark.slow
+def test_a_fleet_drives_and_reports(fleet):
+    process, out = fleet
+    assert process.wait(400) == 0, process.stderr.read()
+    report = json.loads((out / "report.json").read_text())
+    assert [(cell["robot"], cell["n"], cell["tier"]) for cell in report["cells"]] == [
+        ("carrier", 1, "T2"),
+        ("omni", 1, "T2"),
+    ]
+    assert sum(cell["successes"] for cell in report["cells"]) > 0  # nobody drives without the policy
+    assert (out / "report.html").read_text().count('class="drive"') == 2
+
+
+@pytest.mark.slow
+def test_a_fleet_stops_when_a_simulator_is_killed(fleet):
+    process, _ = fleet
+    wait_for(lambda: len(children(process.pid)) == 6)
+    nodes = children(process.pid)
+    simulator = next(pid for pid in nodes if "sim_node" in Path(f"/proc/{pid}/cmdline").read_text())
+    subprocess.run(["kill", "-KILL", str(simulator)], check=True)
+    assert process.wait(60) == 3
+    assert "sim_node ended by SIGKILL" in process.stderr.read()
+    assert not any(alive(pid) for pid in nodes)

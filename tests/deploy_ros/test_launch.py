@@ -26,6 +26,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
+from omnibody.deploy_ros.workstation.deploy import SimCfg
 from omnibody.robots.errors import UserError
 from omnibody.robots.table import ROBOTS, load_robot
 from omnibody.sim_tasks.table import task_config
@@ -346,6 +347,21 @@ def test_a_fleet_is_a_simulator_and_a_policy_in_each_namespace(package: Path, tm
     # Each body has the time of its own simulator: a relative name lands in the namespace.
     assert all(s.remaps == {("/clock", "clock")} for s in starts)
     assert [s.parameters.get("use_sim_time") for s in starts] == [None, True, None, True]
+
+
+def test_deploy_starts_what_the_launch_files_start(package: Path, tmp_path: Path) -> None:
+    _, share = install(package, tmp_path / "installed")
+    starts = started(share, "fleet.launch.py", robots="carrier,go2", checkpoint="folder")
+    cfg = SimCfg(out="out", checkpoint="folder", robots=["carrier", "go2"])
+    programs = [program for robot in cfg.robots for program in cfg.drive(robot, robot)[:2]]
+    for start, program in zip(starts, programs, strict=True):
+        words = program.command()
+        assert (start.executable, start.namespace) == (program.executable, program.namespace)
+        assert [Path(word).name for word in words if word.endswith(".yaml")] == [Path(f).name for f in start.files]
+        assert f"__ns:=/{start.namespace}" in words
+        assert {f"{source}:={target}" for source, target in start.remaps} <= set(words)
+        given = {name: value for name, value in start.parameters.items() if name != "backend"}  # the file has it
+        assert given.items() <= program.parameters.items()
 
 
 def test_every_body_has_a_parameter_file() -> None:
