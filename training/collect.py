@@ -23,15 +23,21 @@ from tqdm import tqdm
 from omnibody.envs.make import make_env
 from omnibody.envs.randomization import RandomizationCfg
 from omnibody.envs.vec_env import Step, VecEnv
+from omnibody.robots.errors import unknown
 from omnibody.robots.spec import Limits, mobile
 from omnibody.robots.table import load_robot
 from omnibody.sim_tasks.table import task_config
 from omnibody.sim_tasks.task import Obs
-from omnibody.training.config import BODY, parse
+from omnibody.training.config import BODY, load, parse
 from omnibody.training.data.layout import Episode, Origin
 from omnibody.training.data.writer import DatasetWriter
 from omnibody.training.provenance import git_revision
 
+SOURCE = "source="
+SOURCES = {
+    "expert": "omnibody.training.collect:demonstrate",  # of the task, in simulation
+    "bag": "omnibody.deploy_ros.workstation.bag:main",  # a robot's recording
+}
 STREAM = 0xC0  # keeps this generator apart from others that are seeded by (seed, episode)
 
 
@@ -62,6 +68,7 @@ class CollectCfg:
     map: str = ""  # YAML of a ROS map_server map, for the task goal_nav/map
     episodes: int = 200  # in all, those already there included
     tier: str = "best"  # fidelity: T0, T1, T2, or the best the body has
+    rgb: int = 0  # rows of a colour picture from the body's camera, kept as video; 0: none
     num_envs: int = 16  # worlds side by side; the data do not depend on it
     seed: int = 0  # of scenes, starts, goals and noise
     exploration: ExplorationCfg = field(default_factory=ExplorationCfg)  # noise on the commands
@@ -193,7 +200,7 @@ def record(cfg: CollectCfg) -> Collected:
     """Run what ``cfg`` says; the dataset is in ``cfg.out`` afterwards."""
     torch.set_num_threads(1)  # the worlds use the cores
     task = task_config(cfg.task, **({"map": cfg.map} if cfg.map else {}))
-    env = make_env(load_robot(cfg.robot), task, cfg.num_envs, cfg.tier, randomization=cfg.randomization)
+    env = make_env(load_robot(cfg.robot), task, cfg.num_envs, cfg.tier, randomization=cfg.randomization, rgb=cfg.rgb)
     try:
         source = origin(cfg, env, env.task.instruction)
         with DatasetWriter(cfg.out, source, git_revision() or "unknown") as writer:
@@ -203,6 +210,16 @@ def record(cfg: CollectCfg) -> Collected:
 
 
 def main(argv: Sequence[str]) -> None:
+    """``omnibody collect [source=expert|bag] <keys of the source>``."""
+    source = next((word.removeprefix(SOURCE) for word in argv if word.startswith(SOURCE)), "expert")
+    if source not in SOURCES:
+        raise unknown("source", source, SOURCES)
+    if "--help" in argv or "-h" in argv:
+        print(f"{SOURCE}{'|'.join(SOURCES)}: who drives; these are the keys of {SOURCE}{source}")
+    load(SOURCES[source])([word for word in argv if not word.startswith(SOURCE)])
+
+
+def demonstrate(argv: Sequence[str]) -> None:
     """``omnibody collect robot=<body> task=<task> episodes=<n> out=<folder> ...``."""
     cfg = parse(CollectCfg, argv)
     new = record(cfg)
