@@ -244,7 +244,8 @@ class PolicyNode(LifecycleNode):
         hold = self._answer.reason if isinstance(self._answer, Hold) else ""
         counts = {**self._runner.counts, **self._runner.safety.counts} if self._runner else {}
         counts |= self._recorder.status() if self._recorder else {}
-        self._status.publish(diagnostics.diagnostics(self.get_name(), self._header(""), hold, counts))
+        name = self.get_fully_qualified_name()[1:]  # /diagnostics is one topic for a whole fleet
+        self._status.publish(diagnostics.diagnostics(name, self._header(""), hold, counts))
 
 
 def _recorder(folder: str, name: str) -> Recorder | None:

@@ -147,8 +147,8 @@ def _report(cfg: EvalCfg, began: datetime) -> Path:
     cells = []
     for folder, report in zip(folders, own, strict=True):
         [file], [cell] = (folder / RECORDS).iterdir(), report["cells"]
-        labels = (cell[key] for key in ("policy", "robot", "task", "tier"))
-        cells.append(Cell(*labels, tuple(RecordFile(file).sorted())))
+        records = tuple(RecordFile(file).sorted())
+        cells.append(Cell(cell["policy"], cell["robot"], cell["task"], cell["tier"], records))
     policies = {name: {k: v for r in own for k, v in r["policies"][name].items()} for name in own[0]["policies"]}
     runs = [run for report in own for run in report["runs"]]
     report = build_report(cells, cfg, {"policies": policies}, began) | {"runs": runs}
