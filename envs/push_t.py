@@ -22,7 +22,8 @@ from omnibody.sim_tasks.task import Obs
 
 TICK = 0.01  # [s]
 MASS = 1.0
-WALLS = ((5, 506), (5, 5), (506, 5), (506, 506))  # corners of the table's edge [px], gym-pusht's
+# Ends of the table's edges [px], gym-pusht's; the last one's direction decides the order of contact points.
+WALLS = (((5, 506), (5, 5)), ((5, 5), (506, 5)), ((506, 5), (506, 506)), ((5, 506), (506, 506)))
 WALL_RADIUS = 2.0
 
 
@@ -33,8 +34,7 @@ class Table:
         self._tool, self._ticks = tool, round(1.0 / (TICK * tool.rate_hz))
         self._space = pymunk.Space()
         self._space.damping = 0.0
-        edges = zip(WALLS, WALLS[1:] + WALLS[:1], strict=True)
-        self._space.add(*(pymunk.Segment(self._space.static_body, a, b, WALL_RADIUS) for a, b in edges))
+        self._space.add(*(pymunk.Segment(self._space.static_body, a, b, WALL_RADIUS) for a, b in WALLS))
         self._agent = pymunk.Body(body_type=pymunk.Body.KINEMATIC)
         self._space.add(self._agent, pymunk.Circle(self._agent, tool.radius))
         bar, stem = (_rectangle(box) for box in (tee.BAR, tee.STEM))
@@ -56,8 +56,6 @@ class Table:
         self._agent.position = (x, y)
         self._block.angle = angle
         self._block.position = (block_x, block_y)
-        self._space.reindex_shapes_for_body(self._block)
-        self._space.reindex_shapes_for_body(self._agent)
         self._space.step(TICK)
 
     def advance(self, x: float, y: float) -> None:
@@ -128,6 +126,8 @@ class PushTEnv:
         episodes = self._next_episode + np.arange(len(rows))
         self._next_episode += len(rows)
         for row, start in zip(rows, self.task.reset(rows, episodes, self._seed), strict=True):
+            # A new one, as Chipmunk remembers the contacts of the last episode.
+            self.tables[row] = Table(self.task.body)
             self.tables[row].place(start)
         self._steps[rows] = 0
         self.episode = self.episode.clone()

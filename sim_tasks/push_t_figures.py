@@ -48,6 +48,8 @@ FIGURES = Figures(
         Column("reward", "most, mean", (("mean_max_reward", 1.0, 3),)),
         Column("90 %", "covered [%]", (("success_90", 100.0, 1),)),
         Column("IoU", "at the end [%]", (("final_iou", 100.0, 1),)),
+        Column("NFE", "per action", (("nfe_per_action", 1.0, 2),)),
+        Column("jump", "between chunks [px]", (("chunk_jump", 1.0, 1),)),
     ),
     start_states="Push-T's starts are gym-pusht's: tool in 50..449 px, T in 100..399 px each way before its reset turns"
     " it about its centre of mass, at any angle; those of episode k under seed s are a pure function of (s, k).",
