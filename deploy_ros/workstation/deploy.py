@@ -42,6 +42,7 @@ class PolicyCfg:
     namespace: str = ""  # in front of the node and its topics
     backend: str = "torch"  # torch or onnx
     use_sim_time: bool = False  # take the time from /clock
+    record: str = ""  # a folder that gets a rosbag2 of all that is heard and commanded
 
 
 @dataclass
@@ -85,7 +86,8 @@ def run_policy(argv: list[str]) -> int:
     """``omnibody deploy policy``."""
     cfg = parse(PolicyCfg, argv)
     load_robot(cfg.robot)
-    parameters = {key: getattr(cfg, key) for key in ("checkpoint", "backend", "use_sim_time")}
+    names = ("checkpoint", "backend", "use_sim_time", "record")
+    parameters = {name: getattr(cfg, name) for name in names if getattr(cfg, name)}  # ROS has no word for an empty text
     with signals(), Processes({}) as processes:
         processes.start(Program("policy_node", cfg.robot, cfg.namespace, parameters))
         while not (ended := processes.ended()):
