@@ -11,7 +11,6 @@ Start: ``python -m omnibody.deploy_ros.workstation.eval_node --ros-args -p robot
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -25,14 +24,11 @@ from rclpy.node import Node
 from tqdm import tqdm
 
 from omnibody.deploy_ros.workstation.topic_env import TopicEnv
-from omnibody.policies.files import write_text
 from omnibody.robots.errors import UserError
 from omnibody.sim_tasks.goal_nav import GoalNav, Pose
 from omnibody.training.eval_folder import open_folder
-from omnibody.training.evaluate import REPORT_HTML, REPORT_JSON, EvalCfg, build_report, fingerprint, load_policies
-from omnibody.training.gallery import draw_maps
+from omnibody.training.evaluate import EvalCfg, build_report, fingerprint, load_policies, write_report
 from omnibody.training.provenance import provenance
-from omnibody.training.report import page
 from omnibody.training.results import Cell
 from omnibody.training.rollout import play
 
@@ -74,10 +70,7 @@ def run(node: Node) -> Path:
                 tqdm.write(f"episode {record.episode}: {record.outcome}, {record.seconds:.1f} s")
         cells = [Cell(name, body.name, cfg.tasks[0], tier, tuple(file.sorted()))]
         report = build_report(cells, cfg, identity, began) | {"runs": folder.runs()}
-        write_text(folder.path / REPORT_JSON, json.dumps(report, indent=1))
-        maps = draw_maps(cells, cfg.bodies, {cfg.tasks[0]: cfg.task(cfg.tasks[0])}, cfg.maps)
-        write_text(folder.path / REPORT_HTML, page(report, maps, [], []))
-    return folder.path / REPORT_HTML
+        return write_report(folder.path, cells, cfg, report)
 
 
 def read_goals(path: Path) -> Sequence[Pose]:

@@ -125,7 +125,6 @@ def test_a_fleet_drives_and_reports(fleet):
     assert (out / "report.html").read_text().count('class="drive"') == 2
 
 
-@pytest.mark.slow
 def test_a_fleet_stops_when_a_simulator_is_killed(fleet):
     process, _ = fleet
     wait_for(lambda: len(children(process.pid)) == 6)
