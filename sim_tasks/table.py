@@ -9,10 +9,8 @@ from omnibody.sim_tasks.families import ALL, FAMILIES
 from omnibody.sim_tasks.figures import Figures
 from omnibody.sim_tasks.task import TaskFactory
 
-TASKS = {
-    "goal_nav": "omnibody.sim_tasks.goal_nav:GoalNavCfg",
-    "push_t": "omnibody.sim_tasks.push_t:PushTCfg",
-}
+TASKS = {"goal_nav": "omnibody.sim_tasks.goal_nav:GoalNavCfg"}  # of mobile bodies
+TOOL_TASKS = {"push_t": "omnibody.sim_tasks.push_t:PushTCfg"}  # of one tool each
 # What follows a task's name after a slash; an empty name leaves the slash out.
 SCENES = {"goal_nav": (*FAMILIES, ALL, "map"), "push_t": ("", "shifted")}
 
@@ -38,7 +36,7 @@ def body_of(task: str) -> str | None:
 
 def task_names() -> list[str]:
     """All names ``task_config`` takes; "map" also wants the configuration's ``map``."""
-    return [f"{task}/{scene}".removesuffix("/") for task in TASKS for scene in SCENES[task]]
+    return [f"{task}/{scene}".removesuffix("/") for task in TASKS | TOOL_TASKS for scene in SCENES[task]]
 
 
 def task_config(name: str, **settings: str | int | float) -> TaskFactory:
@@ -46,5 +44,5 @@ def task_config(name: str, **settings: str | int | float) -> TaskFactory:
     if name not in task_names():
         raise unknown("task", name, task_names())
     task, _, scene = name.partition("/")
-    module, cls = TASKS[task].split(":")
+    module, cls = (TASKS | TOOL_TASKS)[task].split(":")
     return getattr(importlib.import_module(module), cls)(scene=scene, **settings)

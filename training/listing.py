@@ -10,8 +10,8 @@ from typing import Any
 
 from omnibody.policies.checkpoint import CONFIG, META, read_config, read_meta
 from omnibody.policies.table import POLICIES
-from omnibody.robots.table import ROBOTS, load_robot
-from omnibody.sim_tasks.table import TASKS, task_names
+from omnibody.robots.table import ROBOTS, TOOLS, load_body, load_robot
+from omnibody.sim_tasks.table import TASKS, TOOL_TASKS, task_names
 from omnibody.training.config import PACKAGE, load, parse
 
 Row = dict[str, Any]
@@ -28,8 +28,8 @@ def main(argv: list[str]) -> None:
     """Run the verb."""
     cfg = parse(ListCfg, argv)
     tables = {
-        "robots": [_robot(name) for name in ROBOTS],
-        "tasks": [_member(name, TASKS[name.partition("/")[0]]) for name in task_names()],
+        "robots": [*(_robot(name) for name in ROBOTS), *(_tool(name) for name in TOOLS)],
+        "tasks": [_member(name, (TASKS | TOOL_TASKS)[name.partition("/")[0]]) for name in task_names()],
         "policies": [_member(name, target) for name, target in POLICIES.items()],
         "checkpoints": checkpoints(PACKAGE / "assets" / "checkpoints"),
     }
@@ -50,6 +50,11 @@ def _robot(name: str) -> Row:
     else:
         drive = "car" if body.limits.min_turning_radius else "turns in place"
     return {"name": name, "tiers": " ".join(sorted(body.plants)), "drive": drive, "licence": body.license}
+
+
+def _tool(name: str) -> Row:
+    body = load_body(name)
+    return {"name": name, "tiers": body.best_tier, "drive": "a tool", "licence": body.license}
 
 
 def _member(name: str, target: str) -> Row:
