@@ -100,6 +100,10 @@ class Processes:
         self._logs.mkdir(parents=True, exist_ok=True)
         return self._logs / f"{program.name[1:].replace('/', '-')}.log"
 
+    def pid(self, program: Program) -> int:
+        """The process that runs it."""
+        return self._running[program].pid
+
     def ended(self) -> list[tuple[Program, int]]:
         """Those that ended by themselves since the last call, after a moment; a signal's exit code is negative."""
         time.sleep(POLL)
