@@ -204,6 +204,7 @@ class PolicyNode(LifecycleNode):
         what, detail = (answer.what, answer.detail) if isinstance(answer, Hold) else ("driving", "")
         if what != (last.what if isinstance(last, Hold) else "driving") or what == "unconfigured":
             self.get_logger().info(json.dumps({"state": what, "detail": detail}))
+            self._report()
 
     def _guarded(self, key: str, take: Callable[[Any], None]) -> Callable[[Any], None]:
         """A callback that turns a bad message into a fault of its reading ``key``, or only a log line."""

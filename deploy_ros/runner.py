@@ -182,9 +182,7 @@ class PolicyRunner:
         hold = self._not_ready(now)
         if hold is None:
             try:
-                twist = self._act()
-                if not np.isfinite(twist).all():
-                    raise ValueError(f"action: wanted finite numbers, came {twist.tolist()}")
+                twist = _checked(self._act())
                 if self._overruns < OVERRUNS:
                     return Command(self.safety.filter(twist, self._obstacles()))
                 hold = Hold("overrun", f"over {self.period:.3f} s {self._overruns} times in a row")
@@ -267,6 +265,12 @@ class PolicyRunner:
     def _shape(self, key: str) -> tuple[int, ...]:
         camera = self.embodiment.camera
         return {"pose": (3,), "velocity": (3,), "depth": (camera.height, camera.width), "scan": (-1, 2)}[key]
+
+
+def _checked(twist: np.ndarray) -> np.ndarray:
+    if not np.isfinite(twist).all():
+        raise ValueError(f"action: wanted finite numbers, came {twist.tolist()}")
+    return twist
 
 
 def _wrapped(angle: float) -> float:

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from omnibody.deploy_ros.workstation.topic_env import TopicEnv
 from omnibody.robots.errors import UserError
+from omnibody.robots.spec import mobile
 from omnibody.sim_tasks.goal_nav import GoalNav, Pose
 from omnibody.training.eval_folder import open_folder
 from omnibody.training.evaluate import EvalCfg, build_report, fingerprint, load_policies, write_report
@@ -52,7 +53,7 @@ def run(node: Node) -> Path:
     goals = read_goals(Path(settings.pop("goals"))) if settings["goals"] else settings.pop("goals") or ()
     cfg = _config(settings, len(goals))
     [(policy, by_robot)] = load_policies(cfg).items()
-    [body] = cfg.bodies.values()
+    [body] = map(mobile, cfg.bodies.values())
     task = cfg.task(cfg.tasks[0]).build(body, 1)
     if not isinstance(task, GoalNav):
         raise UserError(f"task: wanted one of goal_nav, as others are not judged by odometry, came {cfg.tasks[0]}")
@@ -68,6 +69,7 @@ def run(node: Node) -> Path:
                 file.append(record)
                 bar.update()
                 tqdm.write(f"episode {record.episode}: {record.outcome}, {record.seconds:.1f} s")
+        env.close()
         cells = [Cell(name, body.name, cfg.tasks[0], tier, tuple(file.sorted()))]
         report = build_report(cells, cfg, identity, began) | {"runs": folder.runs()}
         return write_report(folder.path, cells, cfg, report)

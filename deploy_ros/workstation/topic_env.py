@@ -95,6 +95,10 @@ class TopicEnv:
             self._executor.spin_once(timeout_sec=SILENCE)
         return torch.from_numpy(self._command[None]).float()
 
+    def close(self) -> None:
+        """Listen no more."""
+        self._executor.shutdown()
+
     def _go_on(self, episode: int) -> None:
         """A simulator begins the next episode by itself; else ask for it."""
         if self.goals:
