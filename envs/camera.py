@@ -1,11 +1,10 @@
-"""A ray-cast depth and semantics camera: one `mj_multiRay` call a world gives both."""
+"""A ray-cast depth and semantics camera: its rays, and the class of what they hit."""
 
 from __future__ import annotations
 
 import mujoco
 import numpy as np
 
-from omnibody.envs import native
 from omnibody.robots.plant import GROUP_OBJECT, GROUP_SCENE
 from omnibody.robots.spec import CameraMount
 from omnibody.sim_tasks.task import SEMANTIC_CLASSES
@@ -30,36 +29,18 @@ def semantic_class_of_geoms(model: mujoco.MjModel) -> np.ndarray:
 
 
 class DepthCamera:
-    """Casts the rays of a mounted camera into a batch of worlds; safe to share between threads."""
+    """The rays of a mounted camera; safe to share between threads.
+
+    ``cosine`` (H * W,): of the angle between a ray and the optical axis, along which depth is measured, as depth
+    cameras and ROS do.
+    """
 
     def __init__(self, mount: CameraMount) -> None:
         self.mount = mount
-        # Depth is measured along the optical axis, as depth cameras and ROS do, not along the ray.
-        axis = np.array([np.cos(mount.pitch), 0.0, -np.sin(mount.pitch)])
         self._rays = ray_directions(mount)
-        self._cosine = self._rays @ axis
-        # A ray at the image corner may be longer than max_range and still hit within that depth.
-        self._cutoff = mount.max_range / self._cosine.min()
+        self.cosine = self._rays @ np.array([np.cos(mount.pitch), 0.0, -np.sin(mount.pitch)])
 
     def rays(self, pitch_offset: float = 0.0) -> np.ndarray:
         """Unit vectors (H * W, 3) in the base frame; ``pitch_offset`` [rad] turns the camera further down than its
         mount says (a calibration error, for domain randomisation)."""
         return ray_directions(self.mount, pitch_offset) if pitch_offset else self._rays
-
-    def cast(
-        self, worlds: np.ndarray, classes: np.ndarray, origins: np.ndarray, rays: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Depth (n, H, W) float32 [m] and semantic class ids (n, H, W) uint8.
-
-        ``worlds`` (n, 6) as in `omnibody.envs.native`, ``classes`` (n, G) of their geoms, ``origins`` (n, 3) [m] and
-        ``rays`` (n, H * W, 3) in the world. Rays without a hit within ``max_range`` give ``max_range`` and class 0.
-        """
-        mount = self.mount
-        geoms, distances = np.empty(rays.shape[:2], np.int32), np.empty(rays.shape[:2])
-        native.cast(worlds, origins, np.ascontiguousarray(rays), SEEN_GROUPS, self._cutoff, geoms, distances)
-        distances *= self._cosine
-        missed = (geoms < 0) | (distances > mount.max_range)
-        distances[missed] = mount.max_range
-        seen = np.where(missed, 0, np.take_along_axis(classes, np.where(missed, 0, geoms), 1)).astype(np.uint8)
-        shape = (len(worlds), mount.height, mount.width)
-        return distances.astype(np.float32).reshape(shape), seen.reshape(shape)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import mujoco
 import numpy as np
@@ -20,6 +21,7 @@ from omnibody.robots.spec import Embodiment, Field, IOSpec
 from omnibody.sim_tasks.task import SEMANTIC_CLASSES, Obs, Task, World
 
 TWIST_WINDOW = 0.5  # World.twist averages over this time [s]
+PIECES_PER_THREAD = 8  # that a look at all worlds is cut into, for the threads to take as they get free
 
 
 class MujocoEnv:
@@ -55,7 +57,11 @@ class MujocoEnv:
         self._slices = [slice(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
         first = self.bank.model(0)
         self._shards = [Shard(plant, first, s.stop - s.start, camera) for s in self._slices]
-        self._pool = ThreadPoolExecutor(threads)
+        most = -(-num_envs // (PIECES_PER_THREAD * threads))
+        self._pieces = [
+            (shard, slice(first, first + most)) for shard in self._shards for first in range(0, len(shard.rows), most)
+        ]
+        self._pool = ThreadPoolExecutor(max(1, threads - 1))  # the caller's thread works too
         self._seed = 0
         self._next_episode = 0
         self._scenes = [0] * num_envs
@@ -73,24 +79,22 @@ class MujocoEnv:
         self._expert_rng = np.random.default_rng([seed, 0x0E0E])
         self._begin(np.arange(self.num_envs))
         self.world = self._world(self._base())
-        return self._observe()
+        return self._sense() | self.task.observe(self.world)
 
     def step(self, action: Tensor) -> Step:
         """Apply twist commands (N, 3) for ``dt`` seconds; finished envs begin their next episode."""
         command = self.embodiment.limits.clip(self._checked(action))
-        jobs = [
-            self._pool.submit(shard.advance, command[rows], self._action[rows], self._ticks)
-            for shard, rows in zip(self._shards, self._slices, strict=True)
-        ]
-        for job in jobs:
-            job.result()
+        self._advance(command)
         self._action = command
         self._steps += 1
         base = self._base()
         self._poses[:, :-1] = self._poses[:, 1:]
         self._poses[:, -1] = _ground_pose(base)
         self.world = self._world(base)
-        next_obs = self._observe()
+        pieces = iter(self._pieces)
+        looks = [self._pool.submit(_look, pieces) for _ in self._shards[1:]]
+        # While other threads cast rays, this one asks the task for all that needs none.
+        shown = self.task.observe(self.world)
         reward, terms = self.task.reward(self.world, torch.from_numpy(command).float())
         success, failure = self.task.success(self.world), self.task.failure(self.world)
         # A collision in the very step that reaches the goal is a failure.
@@ -99,14 +103,17 @@ class MujocoEnv:
         truncated = torch.from_numpy(self._steps >= round(self.task.max_seconds / self.dt)) & ~terminated
         measures, world, episode = self.task.measures(self.world), self.world, self.episode
         done = terminated | truncated
+        _look(pieces)
+        for job in looks:
+            job.result()
+        next_obs = self._sense() | shown
         obs = self._restart(done, next_obs) if bool(done.any()) else next_obs
         return Step(obs, next_obs, reward, terminated, truncated, success, terms, measures, world, episode)
 
     def look(self) -> Obs:
         """Cast the cameras again and observe, without stepping."""
-        for shard in self._shards:
-            shard.look(np.arange(len(shard.rows)))
-        return self._observe()
+        _look(iter(self._pieces))
+        return self._sense() | self.task.observe(self.world)
 
     def expert(self) -> Tensor:
         """The task's expert commands (N, 3) for the current state."""
@@ -137,6 +144,17 @@ class MujocoEnv:
             if rows.start <= row < rows.stop:
                 return shard, row - rows.start
         raise IndexError(f"env {row} of {self.num_envs}")
+
+    def _advance(self, command: np.ndarray) -> None:
+        """Step all worlds, a shard in each thread."""
+        own, *others = [
+            partial(shard.advance, command[rows], self._action[rows], self._ticks)
+            for shard, rows in zip(self._shards, self._slices, strict=True)
+        ]
+        jobs = [self._pool.submit(other) for other in others]
+        own()
+        for job in jobs:
+            job.result()
 
     def _checked(self, action: Tensor) -> np.ndarray:
         if tuple(action.shape) != (self.num_envs, 3):
@@ -170,12 +188,13 @@ class MujocoEnv:
             inside = rows[(rows >= span.start) & (rows < span.stop)] - span.start
             if len(inside):
                 shard.ready()
-                shard.look(inside)
+            for k in inside:
+                shard.look(slice(k, k + 1))
 
     def _restart(self, done: Tensor, next_obs: Obs) -> Obs:
         self._begin(np.nonzero(done.numpy())[0])
         self.world = self._world(self._base())
-        fresh = self._observe(rows=np.nonzero(done.numpy())[0])
+        fresh = self._sense(rows=np.nonzero(done.numpy())[0]) | self.task.observe(self.world)
         return {k: torch.where(done.reshape(-1, *[1] * (v.ndim - 1)), fresh[k], v) for k, v in next_obs.items()}
 
     def _base(self) -> BaseState:
@@ -194,24 +213,25 @@ class MujocoEnv:
             contact=torch.from_numpy(np.concatenate([shard.hit for shard in self._shards])),
         )
 
-    def _observe(self, rows: Iterable[int] | None = None) -> Obs:
-        """Observations of all envs; sensor noise and pictures are drawn for ``rows`` only (all by default)."""
-        cfg, world = self.randomization, self.world
+    def _sense(self, rows: Iterable[int] | None = None) -> Obs:
+        """What the sensors of all envs give; noise and pictures are drawn for ``rows`` only (all by default)."""
+        cfg, world, camera = self.randomization, self.world, self.embodiment.camera
         rows = range(self.num_envs) if rows is None else rows
-        depth = np.concatenate([shard.depth for shard in self._shards])
-        semantics = np.concatenate([shard.semantics for shard in self._shards])
+        pixels = (self.num_envs, camera.height, camera.width)
+        depth = np.concatenate([shard.depth for shard in self._shards]).reshape(pixels)
+        semantics = np.concatenate([shard.semantics for shard in self._shards]).reshape(pixels)
         velocity = torch.cat([world.linear[:, :2], world.angular[:, 2:]], 1)
         for row in rows:
             rng = self._draws[row].noise
             if cfg.depth_noise or cfg.depth_dropout:
-                depth[row] = noisy_depth(depth[row], self.embodiment.camera.max_range, cfg, rng)
+                depth[row] = noisy_depth(depth[row], camera.max_range, cfg, rng)
             if cfg.velocity_noise:
                 velocity[row] += cfg.velocity_noise * torch.from_numpy(rng.standard_normal(3)).float()
         own = {"depth": torch.from_numpy(depth), "semantics": torch.from_numpy(semantics), "velocity": velocity}
         if self._colour is not None:
             own["image"] = torch.zeros((self.num_envs, *self._colour.field.shape), dtype=torch.uint8)
             own["image"][list(rows)] = torch.from_numpy(self._colour.take([self._viewpoint(row) for row in rows]))
-        return own | self.task.observe(world)
+        return own
 
     def _viewpoint(self, row: int) -> Viewpoint:
         """Where the camera of env ``row`` is now, its mounting error included."""
@@ -220,6 +240,12 @@ class MujocoEnv:
         axes = turn @ mount.into_base(np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]), draw.camera_pitch).T
         position = world.position[row].double().numpy() + turn @ (mount.position + draw.camera_offset)
         return Viewpoint(self.model(row), self.data(row), position, axes[:, 0], axes[:, 1])
+
+
+def _look(pieces: Iterator[tuple[Shard, slice]]) -> None:
+    """Cast cameras piece by piece; several threads may share an iterator over a list."""
+    for shard, rows in pieces:
+        shard.look(rows)
 
 
 def _ground_pose(base: BaseState) -> np.ndarray:

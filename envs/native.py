@@ -102,3 +102,39 @@ def cast(worlds, origins, rays, groups, cutoff, geoms, distances):  # type: igno
             rays.shape[1],
             cutoff,
         )
+
+
+@njit(**JIT)
+def look(  # type: ignore[no-untyped-def]
+    worlds, classes, position, quaternion, offset, rays, groups, cosine, max_range, depth, semantics
+):
+    """See ``worlds`` (n, 6) from cameras at ``offset`` (n, 3) [m] in bases at ``position`` (n, 3) [m], ``quaternion``
+    (n, 4) wxyz.
+
+    ``rays`` (n, R, 3) are unit vectors in the base, ``cosine`` (R,) of their angle to the optical axis, ``classes``
+    (n, G) of the geoms, ``groups`` as in ``cast``. Written are ``depth`` (n, R) float32 [m] along the axis and
+    ``semantics`` (n, R) uint8: ``max_range`` and class 0 without a hit within ``max_range`` [m].
+    """
+    n, num = rays.shape[:2]
+    origins, turned = np.empty((n, 3)), np.empty((n, num, 3))
+    geoms, distances = np.empty((n, num), np.int32), np.empty((n, num))
+    for k in range(n):
+        w, x, y, z = quaternion[k, 0], quaternion[k, 1], quaternion[k, 2], quaternion[k, 3]
+        matrix = (
+            (1.0 - 2.0 * (y * y + z * z), 2.0 * (x * y - w * z), 2.0 * (x * z + w * y)),
+            (2.0 * (x * y + w * z), 1.0 - 2.0 * (x * x + z * z), 2.0 * (y * z - w * x)),
+            (2.0 * (x * z - w * y), 2.0 * (y * z + w * x), 1.0 - 2.0 * (x * x + y * y)),
+        )
+        for i in range(3):
+            a, b, c = matrix[i]
+            origins[k, i] = position[k, i] + a * offset[k, 0] + b * offset[k, 1] + c * offset[k, 2]
+            for r in range(num):
+                turned[k, r, i] = a * rays[k, r, 0] + b * rays[k, r, 1] + c * rays[k, r, 2]
+    # A ray at the image corner may be longer than max_range and still hit within that depth.
+    cast(worlds, origins, turned, groups, max_range / cosine.min(), geoms, distances)
+    for k in range(n):
+        for r in range(num):
+            along = distances[k, r] * cosine[r]
+            seen = geoms[k, r] >= 0 and along <= max_range
+            depth[k, r] = along if seen else max_range
+            semantics[k, r] = classes[k, geoms[k, r]] if seen else 0

@@ -9,9 +9,9 @@ import mujoco
 import numpy as np
 
 from omnibody.envs import native
-from omnibody.envs.camera import DepthCamera, semantic_class_of_geoms
+from omnibody.envs.camera import SEEN_GROUPS, DepthCamera, semantic_class_of_geoms
 from omnibody.envs.randomization import EpisodeDraw
-from omnibody.robots.plant import BaseState, KinematicController, Plant, rotation_matrix
+from omnibody.robots.plant import BaseState, KinematicController, Plant
 
 CONTACT_SENSOR = "omnibody_scene_contact"
 
@@ -59,7 +59,8 @@ class WorldRow:
 
 
 class Shard:
-    """Worlds that one thread steps. ``qpos`` (n, nq), ``qvel`` (n, nv), ``hit`` (n,) are copies in batch order."""
+    """Worlds that one thread steps. ``qpos`` (n, nq), ``qvel`` (n, nv), ``hit`` (n,) are copies in batch order; so
+    are ``depth`` (n, H * W) float32 [m] and ``semantics`` (n, H * W) uint8, what the cameras saw last."""
 
     def __init__(self, plant: Plant, model: mujoco.MjModel, num: int, camera: DepthCamera) -> None:
         self.plant = plant
@@ -70,9 +71,8 @@ class Shard:
         self.qpos, self.qvel = np.zeros((num, model.nq)), np.zeros((num, model.nv))
         self.hit = np.zeros(num, bool)
         self.latency = np.zeros(num, np.int64)
-        mount = camera.mount
-        self.depth = np.zeros((num, mount.height, mount.width), np.float32)
-        self.semantics = np.zeros((num, mount.height, mount.width), np.uint8)
+        pixels = len(camera.cosine)
+        self.depth, self.semantics = np.zeros((num, pixels), np.float32), np.zeros((num, pixels), np.uint8)
         self.base: BaseState
         self._contact_address = model.sensor(CONTACT_SENSOR).adr[0]
         self._addresses = np.zeros((num, native.NUM_ADDRESSES), np.int64)
@@ -105,11 +105,13 @@ class Shard:
         return world
 
     def ready(self) -> None:
-        """Work out the bases' state after worlds have been loaded."""
+        """Work out the bases' state after worlds have been loaded or moved."""
         self.base = self.plant.base_state(self.qpos, self.qvel)
+        self._position = np.ascontiguousarray(self.base.position)
+        self._quaternion = np.ascontiguousarray(self.base.quaternion)
 
     def advance(self, action: np.ndarray, previous: np.ndarray, ticks: int) -> None:
-        """Follow twist commands (n, 3) for ``ticks`` control periods, then look around.
+        """Follow twist commands (n, 3) for ``ticks`` control periods.
 
         A row with latency goes on with its ``previous`` command for that many ticks.
         """
@@ -121,8 +123,7 @@ class Shard:
             else:
                 self._push(twist)
             self.hit |= self._touched > 0
-        self.base = self.plant.base_state(self.qpos, self.qvel)
-        self.look(np.arange(len(self.rows)))
+        self.ready()
 
     def _push(self, twist: np.ndarray) -> None:
         control = np.ascontiguousarray(self.controller.command(twist, self.qpos, self.qvel), np.float64)
@@ -133,10 +134,18 @@ class Shard:
         self.qpos[:], self.qvel[:] = self.controller.integrate(twist, self.qpos, self.qvel)
         native.move(self._addresses, self.qpos, self.qvel, self._touched)
 
-    def look(self, rows: np.ndarray) -> None:
-        """Cast the camera of some rows from the base's present pose."""
-        rotations = rotation_matrix(self.base.quaternion[rows])
-        origins = self.base.position[rows] + (rotations @ self._offset[rows][..., None])[..., 0]
-        self.depth[rows], self.semantics[rows] = self.camera.cast(
-            self._addresses[rows], self._classes[rows], origins, self._rays[rows] @ rotations.transpose(0, 2, 1)
+    def look(self, rows: slice) -> None:
+        """Cast the cameras of some rows from the bases' present poses."""
+        native.look(
+            self._addresses[rows],
+            self._classes[rows],
+            self._position[rows],
+            self._quaternion[rows],
+            self._offset[rows],
+            self._rays[rows],
+            SEEN_GROUPS,
+            self.camera.cosine,
+            self.camera.mount.max_range,
+            self.depth[rows],
+            self.semantics[rows],
         )

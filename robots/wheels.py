@@ -110,6 +110,6 @@ class TwistRamp:
 
     def step(self, twist: np.ndarray) -> np.ndarray:
         """The next twist (N, 3) to ask of the motors on the way to the command ``twist`` (N, 3)."""
-        change = np.clip(self.limits.clip(twist) - self.twist, -self.most, self.most)
+        change = np.minimum(np.maximum(self.limits.clip(twist) - self.twist, -self.most), self.most)
         self.twist = self.limits.clip(self.twist + change)
         return self.twist

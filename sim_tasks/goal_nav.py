@@ -12,23 +12,20 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from omnibody.robots.errors import UserError, unknown
-from omnibody.robots.plant import into_heading
 from omnibody.robots.spec import Embodiment, Field
 from omnibody.sim_tasks.expert import Follower
 from omnibody.sim_tasks.families import ALL, FAMILIES, SPLITS, split_scene
 from omnibody.sim_tasks.goal_nav_figures import FOLDS, stood_still
-from omnibody.sim_tasks.planner import Roadmap, bilinear, roadmap, routes, sample, straight_routes, whole_way
+from omnibody.sim_tasks.goal_nav_survey import COST_RANGE, NUM_RAYS, RAY_RANGE, into_headings, survey
+from omnibody.sim_tasks.planner import Roadmap, roadmap, routes, sample, straight_routes, whole_way
 from omnibody.sim_tasks.pose_planner import HEADINGS, heading_matters, pose_cost
 from omnibody.sim_tasks.ros_map import load_ros_map
 from omnibody.sim_tasks.scene import Grid, Scene
 from omnibody.sim_tasks.task import Obs, Start, World
 
-NUM_RAYS, RAY_RANGE = 24, 5.0  # privileged clearance rays all around, first one forward [m]
-COST_RANGE = 100.0  # the privileged cost-to-go is cut here [m]
 TRIES = 100  # goals drawn for one episode
 Pose = tuple[float, float, float]  # x [m], y [m], yaw [rad] in the world
 SCENES = (*FAMILIES, ALL, "map")
@@ -74,15 +71,18 @@ class GoalNavCfg:
 
 
 @dataclass(frozen=True)
-class _Judgement:
+class _Survey:
     """(N,) each: ``success``, ``failure`` bool, ``distance`` to the goal [m], ``heading`` error in (-pi, pi] [rad],
-    ``cost`` to go [m]."""
+    ``cost`` to go [m], ``clearance`` [m]; ``privileged`` (N, 28) and ``goal`` (N, 4) as observed."""
 
-    success: Tensor
-    failure: Tensor
-    distance: Tensor
-    heading: Tensor
+    success: np.ndarray
+    failure: np.ndarray
+    distance: np.ndarray
+    heading: np.ndarray
     cost: np.ndarray
+    clearance: np.ndarray
+    privileged: np.ndarray
+    goal: np.ndarray
 
 
 class GoalNav:
@@ -109,7 +109,7 @@ class GoalNav:
         self._distance = np.zeros(shape, np.float32)
         self._last_cost = np.zeros(num_envs, np.float32)  # of the previous step, for the reward
         self._last_action = np.zeros((num_envs, 3), np.float32)
-        self._judged: tuple[World, _Judgement] | None = None
+        self._surveyed: tuple[World, _Survey] | None = None
         self._follower = Follower(embodiment)
         self._expert_cost = self._cost[:, None]
         self._goal_cells = np.zeros((num_envs, 2), np.int64)  # scene and flat cell
@@ -162,7 +162,7 @@ class GoalNav:
         self.goal[row], self.shortest[row] = goal, ways.lengths(int(cells[1])).flat[cells[0]]
         self._cost[row], self._move[row] = ways.fields(int(cells[1]))
         self._nearest[row], self._distance[row] = ways.nearest, ways.scene.distance
-        self._judged = None
+        self._surveyed = None
         self._goal_cells[row], self._stale[row] = (scene, cells[1]), self._posed
         self._last_action[row] = 0.0
         self._last_cost[row] = self._cost_at(np.tile(start[:2], (self.num_envs, 1)))[row]
@@ -195,15 +195,12 @@ class GoalNav:
         """``route`` (N, 10, 4), ``goal`` (N, 4) and ``privileged`` (N, 28), float32, heading frame."""
         position, yaw = _planar_pose(world)
         if self.cfg.route == "line":
-            way = straight_routes(position, self.goal[:, :2])
+            ways = straight_routes(position, self.goal[:, :2])
         else:
-            way = routes(self._move, self._nearest, position, self.goal[:, :2], self.grid)
-        points = way.reshape(self.num_envs, -1, 2) - position[:, None]
-        route = into_heading(yaw[:, None], points).reshape(way.shape)
-        offset = into_heading(yaw, self.goal[:, :2] - position)
-        turn = self.goal[:, 2] - yaw
-        goal = np.concatenate((offset, np.stack((np.cos(turn), np.sin(turn)), axis=1)), axis=1)
-        return {"route": _tensor(route), "goal": _tensor(goal), "privileged": _tensor(self._privileged(position, yaw))}
+            ways = routes(self._move, self._nearest, position, self.goal[:, :2], self.grid)
+        seen = self._survey(world)
+        shown = {"route": into_headings(ways, position, yaw), "goal": seen.goal, "privileged": seen.privileged}
+        return {key: torch.from_numpy(values) for key, values in shown.items()}
 
     def way(self, row: int, position: np.ndarray) -> np.ndarray:
         """The way (K, 2) [m, world] that ``route`` shows the first ten segments of, from ``position`` (2,)."""
@@ -212,54 +209,46 @@ class GoalNav:
             return np.stack((position, goal))
         return whole_way(self._move[row], self._nearest[row], position, goal, self.grid)
 
-    def _privileged(self, position: np.ndarray, yaw: np.ndarray) -> np.ndarray:
-        """Clearance rays (24) [m], clearance [m], cost-to-go [m] and direction of its descent (cos, sin), (N, 28)."""
-        rays = _clearance_rays(self._distance, position, yaw, self.grid.origin, self.grid.resolution)
-        cost = np.minimum(self._cost_at(position), COST_RANGE)
-        h = self.grid.resolution
-        probes = position[:, None] + h * np.array([(1, 0), (-1, 0), (0, 1), (0, -1)])
-        around = sample(self._cost, probes, self.grid.origin, h)
-        slope = np.stack((around[:, 1] - around[:, 0], around[:, 3] - around[:, 2]), axis=1)
-        descent = into_heading(yaw, slope / np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 1e-6))
-        return np.concatenate((rays, self._clearance(position, yaw)[:, None], cost[:, None], descent), axis=1)
-
     def reward(self, world: World, action: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Reward (N,) of a step and its terms; call once per step, as progress is against the previous call."""
-        terms = REWARDS[self.cfg.reward](self, world, action)
-        return torch.stack(tuple(terms.values())).sum(dim=0), terms
+        terms = REWARDS[self.cfg.reward](self, self._survey(world), action.numpy())
+        values = np.stack(tuple(terms.values()), dtype=np.float32, casting="same_kind")
+        return torch.from_numpy(values.sum(axis=0)), dict(zip(terms, torch.from_numpy(values).unbind(), strict=True))
 
     def success(self, world: World) -> Tensor:
         """(N,) bool: near the goal, at rest, and turned the right way if the body can turn in place; no contact."""
-        return self._judge(world).success
+        return torch.from_numpy(self._survey(world).success)
 
     def failure(self, world: World) -> Tensor:
         """(N,) bool: touched something, tilted by more than 60 degrees, or sank by half the base's height."""
-        return self._judge(world).failure
+        return torch.from_numpy(self._survey(world).failure)
 
-    def _judge(self, world: World) -> _Judgement:
-        """What reward, success, failure and measures all ask of one world, worked out once."""
-        if self._judged is None or self._judged[0] is not world:
-            cfg, twist = self.cfg, world.twist
-            goal = torch.from_numpy(self.goal)
-            turn = (goal[:, 2] - world.yaw).float()
-            heading = torch.atan2(torch.sin(turn), torch.cos(turn))
-            distance = (goal[:, :2] - world.position[:, :2]).norm(dim=1).float()
+    def _survey(self, world: World) -> _Survey:
+        """What observation, reward, success, failure and measures all ask of one world, worked out once."""
+        if self._surveyed is None or self._surveyed[0] is not world:
+            cfg, twist, grid = self.cfg, world.twist.numpy(), self.grid
+            position, yaw = _planar_pose(world)
+            privileged, goal, figures = survey(
+                self._cost, self._distance, position, yaw, self.goal, self._outline, grid.origin, grid.resolution
+            )
+            distance, heading, cost, clearance = figures
             failure = self._broken(world)
-            at_rest = (twist[:, :2].norm(dim=1) < cfg.speed_tolerance) & (twist[:, 2].abs() < cfg.turn_tolerance)
-            success = (distance < cfg.goal_tolerance) & at_rest & ~failure
+            moves = np.hypot(twist[:, 0], twist[:, 1]) >= cfg.speed_tolerance
+            turns = np.abs(twist[:, 2]) >= cfg.turn_tolerance
+            success = (distance < cfg.goal_tolerance) & ~(moves | turns | failure)
             if self.turns_in_place:
-                success = success & (heading.abs() < cfg.heading_tolerance)
-            cost = self._cost_at(_planar_pose(world)[0])
-            self._judged = world, _Judgement(success, failure, distance, heading, cost)
-        return self._judged[1]
+                success &= np.abs(heading) < cfg.heading_tolerance
+            found = _Survey(success, failure, distance, heading, cost, clearance, privileged, goal)
+            self._surveyed = world, found
+        return self._surveyed[1]
 
-    def _broken(self, world: World) -> Tensor:
-        x, y = world.quaternion[:, 1], world.quaternion[:, 2]
+    def _broken(self, world: World) -> np.ndarray:
+        quaternion, height = world.quaternion.numpy(), self.embodiment.base_height
+        x, y = quaternion[:, 1], quaternion[:, 2]
         tilted = 1.0 - 2.0 * (x * x + y * y) < 0.5
-        height = self.embodiment.base_height
         # At least 5 cm, as the base of a flat body may rest on the floor itself.
-        sunk = world.position[:, 2] < height - max(0.5 * height, 0.05)
-        return world.contact | tilted | sunk
+        sunk = world.position[:, 2].numpy() < height - max(0.5 * height, 0.05)
+        return world.contact.numpy() | tilted | sunk
 
     def expert(self, world: World, rng: np.random.Generator) -> Tensor:
         """Twist commands (N, 3) of the route follower; deterministic, nothing is drawn from ``rng``."""
@@ -275,13 +264,12 @@ class GoalNav:
 
     def measures(self, world: World) -> dict[str, Tensor]:
         """Per step (N,): see the keys; lengths [m], ``heading_error`` [rad]."""
-        position, yaw = _planar_pose(world)
-        judged = self._judge(world)
+        seen = self._survey(world)
         return {
-            "clearance": _tensor(self._clearance(position, yaw)),
-            "goal_distance": judged.distance,
-            "heading_error": judged.heading.abs(),
-            "cost_to_go": _tensor(judged.cost),
+            "clearance": torch.from_numpy(seen.clearance),
+            "goal_distance": torch.from_numpy(seen.distance),
+            "heading_error": torch.from_numpy(np.abs(seen.heading)),
+            "cost_to_go": torch.from_numpy(seen.cost),
             "shortest_way": _tensor(self.shortest),
         }
 
@@ -307,35 +295,23 @@ class GoalNav:
         """Cost-to-go at world points (N, 2), (N,) [m]."""
         return sample(self._cost, position[:, None], self.grid.origin, self.grid.resolution)[:, 0]
 
-    def _clearance(self, position: np.ndarray, yaw: np.ndarray) -> np.ndarray:
-        """Distance from the footprint's rectangle to the nearest obstacle, (N,) [m]; negative when they overlap."""
-        outline = np.broadcast_to(self._outline, (len(position), *self._outline.shape))
-        points = position[:, None] + into_heading(-yaw[:, None], outline)
-        return sample(self._distance, points, self.grid.origin, self.grid.resolution).min(axis=1)
 
-
-def _geodesic(task: GoalNav, world: World, action: Tensor) -> dict[str, Tensor]:
+def _geodesic(task: GoalNav, seen: _Survey, action: np.ndarray) -> dict[str, np.ndarray]:
     """Progress along the planned way, so that dead ends pay nothing; the sum of ``progress`` telescopes."""
-    judged, command = task._judge(world), action.numpy()
     terms = {
-        "progress": _tensor(task._last_cost - judged.cost),
-        "goal": 10.0 * judged.success.float(),
-        "collision": -10.0 * judged.failure.float(),
-        "time": torch.full((task.num_envs,), -0.01),
-        "action_rate": _tensor(-0.02 * np.square(command - task._last_action).sum(axis=1)),
+        "progress": task._last_cost - seen.cost,
+        "goal": 10.0 * seen.success,
+        "collision": -10.0 * seen.failure,
+        "time": np.full(task.num_envs, -0.01),
+        "action_rate": -0.02 * np.square(action - task._last_action).sum(axis=1),
     }
-    task._last_cost[:], task._last_action[:] = judged.cost, command
+    task._last_cost[:], task._last_action[:] = seen.cost, action
     return terms
 
 
-def _compass_exact(task: GoalNav, world: World, action: Tensor) -> dict[str, Tensor]:
+def _compass_exact(task: GoalNav, seen: _Survey, action: np.ndarray) -> dict[str, np.ndarray]:
     """The original's weights times its step of 0.1 s, with the present distance instead of the last step's."""
-    judged = task._judge(world)
-    return {
-        "distance": -0.1 * judged.distance,
-        "goal": 200.0 * judged.success.float(),
-        "collision": -100.0 * judged.failure.float(),
-    }
+    return {"distance": -0.1 * seen.distance, "goal": 200.0 * seen.success, "collision": -100.0 * seen.failure}
 
 
 REWARDS = {"geodesic": _geodesic, "compass_exact": _compass_exact}
@@ -378,23 +354,3 @@ def _rectangle_outline(length: float, width: float) -> np.ndarray:
     sides = [np.stack((x, np.full_like(x, s * width)), 1) for s in (-0.5, 0.5)]
     ends = [np.stack((np.full_like(y, s * length), y), 1) for s in (-0.5, 0.5)]
     return np.concatenate(sides + ends)
-
-
-@njit(cache=True)
-def _clearance_rays(
-    distance: np.ndarray, position: np.ndarray, yaw: np.ndarray, origin: tuple[float, float], resolution: float
-) -> np.ndarray:
-    """Free distance from the base's centre in ``NUM_RAYS`` directions, (N, NUM_RAYS) [m], by sphere tracing."""
-    out = np.empty((len(position), NUM_RAYS))
-    for n in range(len(position)):
-        for r in range(NUM_RAYS):
-            angle = yaw[n] + 2.0 * math.pi * r / NUM_RAYS
-            c, s, reach = math.cos(angle), math.sin(angle), 0.0
-            while reach < RAY_RANGE:
-                x, y = position[n, 0] + reach * c - origin[0], position[n, 1] + reach * s - origin[1]
-                free = bilinear(distance[n], x / resolution, y / resolution)
-                if free < 0.02:
-                    break
-                reach += free
-            out[n, r] = min(reach, RAY_RANGE)
-    return out
