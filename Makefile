@@ -6,6 +6,7 @@ STAMP := $(VENV)/.omnibody-installed
 LEROBOT := .venv-lerobot
 LAYERS := robots sim_tasks envs policies training deploy_ros
 export OMP_NUM_THREADS ?= 1
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: setup demo test test-slow lint mypy bench lerobot clean
 

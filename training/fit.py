@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -114,6 +115,18 @@ def parameter_groups(policy: nn.Module, weight_decay: float) -> list[dict[str, A
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
 
+@contextmanager
+def all_cores() -> Iterator[None]:
+    """Give torch this process's share of the cores; verbs that step worlds beside a network leave it only one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@all_cores()
 def fit(policy: Policy, windows: Batches, cfg: FitCfg, run: Path) -> Fitted:
     """Train ``policy`` in place on ``windows`` and write ``run``/policy; the same call goes on where it was stopped."""
     accelerator = Accelerator()

