@@ -135,7 +135,7 @@ def with_action(window: Window, action: Tensor) -> Window:
 
 def test_prediction_beats_repeating_the_last_frame_and_needs_the_actions() -> None:
     """Trained on a wall that moves with the command, five steps ahead: better than the last frame, worse when told
-    the opposite. Seen for initialisations 0, 1 and 2: 0.21, 0.59 and 0.66 m, the last frame 0.82 m, opposite over 1.3 m."""
+    the opposite. Seen for initialisations 0, 1, 2: 0.21, 0.59, 0.66 m, the last frame 0.82 m, opposite over 1.3 m."""
     model = WorldModel(WorldModelCfg(**SMALL), (8, 32), 10.0, 2)
     fit(model, 360)
     held_out = corridor(32, 12, 10_000)
