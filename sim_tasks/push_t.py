@@ -25,7 +25,9 @@ from omnibody.sim_tasks.push_t_figures import FOLDS
 from omnibody.sim_tasks.task import Obs
 
 STREAM = 0x7EE  # keeps this generator apart from others that are seeded by (seed, episode)
-GOALS = {"": (256.0, 256.0, math.pi / 4), "shifted": (356.0, 356.0, math.pi / 4)}
+CANONICAL, SHIFTED = (256.0, 256.0, math.pi / 4), (356.0, 356.0, math.pi / 4)
+GOALS = {"": CANONICAL, "shifted": SHIFTED}
+Pose = tuple[float, float, float]  # x [px], y [px], angle [rad]
 SUCCESS = 0.95  # coverage above which an episode ends, as in gym-pusht
 
 
@@ -50,11 +52,36 @@ class PushTCfg:
         if self.scene not in GOALS:
             raise unknown("scene", self.scene, GOALS)
 
+    @property
+    def name(self) -> str:
+        """The task's, in the table."""
+        return f"push_t/{self.scene}".removesuffix("/")
+
+    @property
+    def goals(self) -> tuple[Pose, ...]:
+        """The wanted poses of the T, which take turns."""
+        return (GOALS[self.scene],)
+
     def build(self, body: Body, num_envs: int) -> PushT:
         """The task on ``num_envs`` tables."""
         if not isinstance(body, PlanarTool):
             raise UserError(f"robot: push_t wants a tool on a table (pusher), came {body.name}")
         return PushT(self, body, num_envs)
+
+
+@dataclass
+class TwoGoalPushTCfg(PushTCfg):
+    """Push-T whose goal is one of the two in turn: the policy has to look at it."""
+
+    @property
+    def name(self) -> str:
+        """The task's, in the table."""
+        return "push_t_two_goal"
+
+    @property
+    def goals(self) -> tuple[Pose, ...]:
+        """Both."""
+        return tuple(GOALS.values())
 
 
 class PushT:
@@ -64,14 +91,17 @@ class PushT:
     folds = FOLDS
 
     def __init__(self, cfg: PushTCfg, body: PlanarTool, num_envs: int) -> None:
-        self.cfg, self.body, self.num_envs = cfg, body, num_envs
-        self.name = f"push_t/{cfg.scene}".removesuffix("/")
-        self.max_seconds = cfg.max_seconds
-        self.goal = np.tile(np.array(GOALS[cfg.scene]), (num_envs, 1))
+        self.name, self.max_seconds, self.body, self.num_envs = cfg.name, cfg.max_seconds, body, num_envs
+        self.goals = np.array(cfg.goals)
+        self.goal = np.tile(self.goals[0], (num_envs, 1))
         self.obs_fields = _obs_fields(body.size)
 
     def reset(self, rows: np.ndarray, episodes: np.ndarray, seed: int) -> np.ndarray:
-        """Begin episode ``episodes[i]`` on table ``rows[i]``; the starts (len(rows), 5): tool x, y, T x, y, angle."""
+        """Begin episode ``episodes[i]`` on table ``rows[i]``; the starts (len(rows), 5): tool x, y, T x, y, angle.
+
+        Episode k has the goal k modulo their number.
+        """
+        self.goal[rows] = self.goals[episodes % len(self.goals)]
         return np.stack([start(np.random.default_rng([STREAM, seed, int(episode)])) for episode in episodes])
 
     def observe(self, world: TableWorld) -> Obs:
@@ -110,7 +140,7 @@ class PushT:
             came = {name: values.shape[1:] for name, values in columns.items()}
             raise UserError(f"source: push_t wants a column state of 5 (tool x, y, T x, y, angle), came {came}")
         state = columns["state"].astype(np.float64)
-        goal = np.tile(np.array(GOALS[self.cfg.scene]), (len(state), 1))
+        goal = np.tile(self.goals[0], (len(state), 1))
         coverage = tee.overlap(state[:, 2:], goal) / tee.AREA
         seen = observations(state[:, :2], state[:, 2:], goal)
         return {**seen, "reward": np.minimum(coverage / SUCCESS, 1.0), "success": coverage > SUCCESS}

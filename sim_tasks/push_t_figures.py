@@ -52,5 +52,6 @@ FIGURES = Figures(
         Column("jump", "between chunks [px]", (("chunk_jump", 1.0, 1),)),
     ),
     start_states="Push-T's starts are gym-pusht's: tool in 50..449 px, T in 100..399 px each way before its reset turns"
-    " it about its centre of mass, at any angle; those of episode k under seed s are a pure function of (s, k).",
+    " it about its centre of mass, at any angle; those of episode k under seed s are a pure function of (s, k)."
+    " Of two goals, even episodes have the first.",
 )

@@ -10,14 +10,18 @@ from omnibody.sim_tasks.figures import Figures
 from omnibody.sim_tasks.task import TaskFactory
 
 TASKS = {"goal_nav": "omnibody.sim_tasks.goal_nav:GoalNavCfg"}  # of mobile bodies
-TOOL_TASKS = {"push_t": "omnibody.sim_tasks.push_t:PushTCfg"}  # of one tool each
+TOOL_TASKS = {  # of one tool each
+    "push_t": "omnibody.sim_tasks.push_t:PushTCfg",
+    "push_t_two_goal": "omnibody.sim_tasks.push_t:TwoGoalPushTCfg",
+}
 # What follows a task's name after a slash; an empty name leaves the slash out.
-SCENES = {"goal_nav": (*FAMILIES, ALL, "map"), "push_t": ("", "shifted")}
+SCENES = {"goal_nav": (*FAMILIES, ALL, "map"), "push_t": ("", "shifted"), "push_t_two_goal": ("",)}
 
-BODIES = {"push_t": "pusher"}  # of tasks that only one body can do
+BODIES = {"push_t": "pusher", "push_t_two_goal": "pusher"}  # of tasks that only one body can do
 FIGURES = {
     "goal_nav": "omnibody.sim_tasks.goal_nav_figures:FIGURES",
     "push_t": "omnibody.sim_tasks.push_t_figures:FIGURES",
+    "push_t_two_goal": "omnibody.sim_tasks.push_t_figures:FIGURES",
 }
 
 

@@ -54,8 +54,8 @@ def _task(name: str) -> PushT | None:
     if not name:
         return None
     task = task_config(name)
-    if not isinstance(task, PushTCfg):
-        raise UserError(f"task: wanted one that can read recordings, push_t, came {name}")
+    if not isinstance(task, PushTCfg) or len(task.goals) > 1:
+        raise UserError(f"task: wanted one that can read recordings, push_t or push_t/shifted, came {name}")
     return task.build(load_body("pusher"), 1)
 
 

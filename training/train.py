@@ -18,6 +18,7 @@ from omegaconf import MISSING
 from omnibody.policies.policy import Policy
 from omnibody.robots.spec import IOSpec
 from omnibody.training.config import group, parse
+from omnibody.training.data.hindsight import HindsightCfg
 from omnibody.training.data.reader import open_dataset
 from omnibody.training.data.windows import Windows
 from omnibody.training.fit import POLICY, FitCfg, Fitted, fit
@@ -35,6 +36,7 @@ class WindowsCfg:
     lead: int = 0  # rows before the one a window is drawn for
     stride: int = 8  # steps between the windows of an episode
     pad_after: int | None = None  # most rows of padding behind an episode's end; null: as many as fit
+    hindsight: HindsightCfg = field(default_factory=HindsightCfg)  # goals from a window's own future
 
 
 @dataclass
@@ -66,7 +68,8 @@ def policy_spec(spec: IOSpec) -> IOSpec:
 
 def train(cfg: TrainCfg) -> Fitted:
     """Run what ``cfg`` says; the policy is in ``cfg.out``/policy afterwards."""
-    windows = Windows.of([open_dataset(path) for path in cfg.data], **dataclasses.asdict(cfg.windows))
+    shape = {part.name: getattr(cfg.windows, part.name) for part in dataclasses.fields(cfg.windows)}
+    windows = Windows.of([open_dataset(path) for path in cfg.data], **shape)
     policy = build_policy(cfg.policy, policy_spec(windows.spec), cfg.fit.seed)
     policy.fit_statistics(windows.blocks(BLOCK))
     return fit(policy, windows, cfg.fit, Path(cfg.out))

@@ -15,7 +15,7 @@ from omnibody.robots.pusher import TOOL
 from omnibody.robots.spec import mobile
 from omnibody.robots.table import load_body, load_robot
 from omnibody.sim_tasks import tee
-from omnibody.sim_tasks.push_t import GOALS, PushTCfg, start, turned_in_place
+from omnibody.sim_tasks.push_t import CANONICAL, SHIFTED, PushTCfg, TwoGoalPushTCfg, start, turned_in_place
 from omnibody.training.data.reader import open_dataset
 from omnibody.training.importing import ImportCfg, import_source
 
@@ -45,7 +45,7 @@ def test_a_step_gives_gym_pushts_bits() -> None:
             table.advance(*action)
             wanted = (*reference.agent.position, *reference.block.position, reference.block.angle)
             assert table.state == pytest.approx(wanted, abs=1e-9)
-        coverage = tee.overlap(np.array([table.state[2:]]), np.array([GOALS[""]])) / tee.AREA
+        coverage = tee.overlap(np.array([table.state[2:]]), np.array([CANONICAL])) / tee.AREA
         assert coverage[0] == pytest.approx(reference._get_coverage(), abs=1e-9)
         touched += np.abs(np.array(table.state[2:4]) - begin[2:4]).max() > 5
     assert touched  # the T was pushed, so contacts were compared too
@@ -67,7 +67,7 @@ def replayed(displaced: bool) -> tuple[np.ndarray, np.ndarray]:
                 errors.append(np.linalg.norm(np.array(table.state[2:4]) - state[row, 2:4]))
             table.advance(*action[row])
             poses.append(table.state[2:])
-        goal = np.tile(np.array(GOALS[""]), (len(poses), 1))
+        goal = np.tile(np.array(CANONICAL), (len(poses), 1))
         rewards.append(min(1.0, (tee.overlap(np.array(poses), goal) / tee.AREA / 0.95).max()))
     return np.array(errors), np.array(rewards)
 
@@ -121,7 +121,7 @@ def test_episodes_are_a_function_of_seed_and_number() -> None:
 def test_a_step_tells_the_successor_and_restarts_the_rest() -> None:
     env = env_of(2)
     env.reset(1)
-    env.tables[0].place(np.array([50.0, 50.0, *GOALS[""]]))
+    env.tables[0].place(np.array([50.0, 50.0, *CANONICAL]))
     step = env.step(torch.tensor([[50.0, 50.0], [400.0, 100.0]]))
     assert step.success.tolist() == [True, False] and step.terminated.tolist() == [True, False]
     assert step.measures["coverage"][0] == pytest.approx(1.0) and step.reward[0] == 1.0
@@ -136,6 +136,18 @@ def test_a_step_tells_the_successor_and_restarts_the_rest() -> None:
         env.step(torch.zeros(2, 3))
     with pytest.raises(ValueError, match="finite"):
         env.step(torch.full((2, 2), torch.nan))
+
+
+def test_two_goals_take_turns_and_are_seen() -> None:
+    env = make_task_env(TOOL, TwoGoalPushTCfg(), 3)
+    obs = env.reset(1, first_episode=1)
+    assert obs["goal"][:, :2].tolist() == [list(SHIFTED[:2]), list(CANONICAL[:2]), list(SHIFTED[:2])]
+    one = env_of(3)
+    assert torch.equal(one.reset(1, first_episode=1)["block"], obs["block"])  # the same starts as with one goal
+    far = torch.tensor([[*SHIFTED], [*SHIFTED], [*CANONICAL]], dtype=torch.float64)
+    world = type(one.world)(one.world.time, one.world.agent, far)
+    coverage = env.task.measures(world)["coverage"]
+    assert coverage[0] == pytest.approx(1.0) and coverage[1] < 0.5 and coverage[2] == pytest.approx(coverage[1])
 
 
 def test_bodies_go_with_their_tasks() -> None:

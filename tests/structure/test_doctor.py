@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from omnibody.robots.table import ROBOTS
+from omnibody.robots.table import ROBOTS, TOOLS
 from omnibody.training.cli import main
 from omnibody.training.doctor import ros, run_python
 
@@ -49,7 +49,8 @@ def test_a_failing_part_is_told_with_its_reason():
 def test_list_shows_the_tables(capsys):
     assert main(["list", "--json"]) == 0
     tables = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in tables["robots"]] == list(ROBOTS)
-    assert all(row["licence"] and "T2" in row["tiers"] for row in tables["robots"])
+    assert [row["name"] for row in tables["robots"]] == [*ROBOTS, *TOOLS]
+    assert all(row["licence"] for row in tables["robots"])
+    assert all(("T2" in row["tiers"]) == (row["name"] in ROBOTS) for row in tables["robots"])
     assert main(["list"]) == 0
     assert "robots:\n  carrier" in capsys.readouterr().out

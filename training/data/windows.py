@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from omnibody.policies.batch import Batch
 from omnibody.robots.spec import IOSpec
 from omnibody.training.data import layout
+from omnibody.training.data.hindsight import GOAL, HindsightCfg, goal_rows
 from omnibody.training.data.layout import DatasetError, Origin
 from omnibody.training.data.reader import Dataset
 
@@ -40,6 +41,7 @@ class Windows:
     lead: int
     stride: int
     pad_after: int | None
+    hindsight: HindsightCfg
     episodes: np.ndarray
     anchors: np.ndarray
 
@@ -51,6 +53,7 @@ class Windows:
         lead: int = 0,
         stride: int = 1,
         pad_after: int | None = None,
+        hindsight: HindsightCfg | None = None,
     ) -> Windows:
         """Windows over all episodes of ``datasets``."""
         if not 0 <= lead < obs_steps or min(action_steps, stride) < 1 or (pad_after is not None and pad_after < 0):
@@ -64,9 +67,12 @@ class Windows:
             difference = first.spec.mismatch(dataset.origin.spec) or _other_parts(first, dataset.origin)
             if difference:
                 raise DatasetError(f"{dataset.path} does not go with {datasets[0].path}: {difference}")
+        hindsight = hindsight or HindsightCfg()
+        if hindsight.key:
+            _check_goal(first.spec, hindsight.key)
         episodes = [(number, episode) for number, one in enumerate(datasets) for episode in range(one.num_episodes)]
         none = np.empty((0, 2))
-        empty = Windows(tuple(datasets), obs_steps, action_steps, lead, stride, pad_after, none, none)
+        empty = Windows(tuple(datasets), obs_steps, action_steps, lead, stride, pad_after, hindsight, none, none)
         return empty._over(np.array(episodes))
 
     @property
@@ -79,6 +85,7 @@ class Windows:
         """What the windows and their order depend on."""
         shape = {name: getattr(self, name) for name in ("obs_steps", "action_steps", "lead", "stride")}
         shape |= {} if self.pad_after is None else {"pad_after": self.pad_after}
+        shape |= {"hindsight": asdict(self.hindsight)} if self.hindsight.key else {}
         return {"digests": [dataset.digest for dataset in self.datasets], **shape}
 
     def __len__(self) -> int:
@@ -99,10 +106,10 @@ class Windows:
         which, episode = self.episodes[row].T
         used = np.unique(which)
         parts = [self._gather(number, episode[which == number], step[which == number]) for number in used]
-        if len(parts) == 1:
-            return parts[0]
-        back = torch.from_numpy(np.argsort(np.concatenate([np.nonzero(which == number)[0] for number in used])))
-        return _joined(parts, back)
+        if len(parts) > 1:
+            back = torch.from_numpy(np.argsort(np.concatenate([np.nonzero(which == number)[0] for number in used])))
+            parts = [_joined(parts, back)]
+        return self._with_goals(parts[0], which, episode, step, indices) if self.hindsight.key else parts[0]
 
     def blocks(self, size: int) -> Iterator[Batch]:
         """All windows once, in order, ``size`` at a time."""
@@ -120,6 +127,23 @@ class Windows:
             return length
         behind = max(self.obs_steps, self.action_steps) - 1 - self.lead  # rows of a window after its anchor
         return min(length, max(1, length - behind + self.pad_after))
+
+    def _with_goals(
+        self, batch: Batch, which: np.ndarray, episode: np.ndarray, step: np.ndarray, indices: np.ndarray
+    ) -> Batch:
+        """The batch with goals in hindsight, the same in all rows of a window."""
+        used = [(self.datasets[number], which == number) for number in np.unique(which)]
+        length, first = np.zeros(len(step), np.int64), np.zeros(len(step), np.int64)
+        for dataset, mine in used:
+            length[mine], first[mine] = dataset.length[episode[mine]], dataset.first[episode[mine]]
+        new, later = goal_rows(step, length, self.hindsight.keep, indices)
+        reached = torch.zeros(len(step), 1, batch.obs[GOAL].shape[-1])
+        for dataset, mine in used:
+            values = _take(dataset.arrays[f"obs.{self.hindsight.key}"], (first + later)[mine])
+            reached[torch.from_numpy(mine), 0] = torch.from_numpy(values)
+        chosen = torch.from_numpy(new)[:, None, None]
+        obs, after = ({**part, GOAL: torch.where(chosen, reached, part[GOAL])} for part in (batch.obs, batch.next_obs))
+        return replace(batch, obs=obs, next_obs=after)
 
     def _gather(self, number: int, episode: np.ndarray, step: np.ndarray) -> Batch:
         """Windows of one dataset that are anchored at ``step`` (B,) of ``episode`` (B,)."""
@@ -167,6 +191,12 @@ def _joined(parts: list[Batch], back: Tensor) -> Batch:
         else:
             values[name] = None if any(one is None for one in every) else torch.cat(every)[back]
     return Batch(**values)
+
+
+def _check_goal(spec: IOSpec, key: str) -> None:
+    fields = {name: spec.obs[name].shape for name in (GOAL, key) if name in spec.obs}
+    if len(set(fields.values())) != 1 or fields.keys() != {GOAL, key} or len(spec.obs[key].shape) != 1:
+        raise DatasetError(f"hindsight.key: wanted observations {GOAL} and {key} of one shape (n,), came {fields}")
 
 
 def _other_parts(wanted: Origin, came: Origin) -> str:
