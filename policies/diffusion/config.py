@@ -121,8 +121,9 @@ class DiffusionCfg:
 
     def noise_process(self) -> Process:
         """The noise process."""
-        edm = EDM(self.sigma_min, self.sigma_max)
-        return {ProcessName.VP: VPCosine(), ProcessName.EDM: edm, ProcessName.FLOW: RectifiedFlow()}[self.process]
+        if self.process is ProcessName.EDM:
+            return EDM(self.sigma_min, self.sigma_max)
+        return VPCosine() if self.process is ProcessName.VP else RectifiedFlow()
 
     def seen(self, spec: IOSpec) -> list[str]:
         """The keys of the observation, without those of the goal."""

@@ -14,7 +14,7 @@ from omnibody.policies.diffusion.processes import Process, perturb
 
 SELF_SHARE = 0.25  # of a batch that learns from the network's own steps (shortcut models, arXiv 2410.12557)
 FINEST = 6  # the shortest step of shortcut models that is learned from two shorter ones is 2 ** -6
-CONSISTENCY_STEPS = 32  # of the network's own solver between noise and data
+CONSISTENCY_STEPS = 10  # of the network's own solver between noise and data
 HUBER = 0.03  # width of the pseudo-Huber distance's parabola
 
 Jump = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (x, s, to, condition) -> output or clean data (B, T, D)

@@ -6,11 +6,12 @@ call brings the next one to zero noise (Streaming Diffusion Policy, arXiv 2406.0
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from omnibody.policies.batch import Batch
 from omnibody.policies.diffusion.conditioning import Conditioner
@@ -27,11 +28,12 @@ from omnibody.policies.policy import Context, Obs, Policy, State
 from omnibody.robots.errors import UserError
 from omnibody.robots.spec import IOSpec
 
+NOISES = 509  # draws of noise for calls without a generator; a prime, so that few steps per call do not repeat early
 Past = tuple[Tensor, Tensor]  # executed actions (B, past, Da), and which of them there were, (B, past) bool
 
 
 class Diffusion(Policy):
-    """State, besides that of `Conditioner`, where the configuration asks for it; all actions are normalised.
+    """State, besides that of `Conditioner`: ``calls`` (B, 1) int64 of `act`. All actions in it are normalised.
 
     Streaming: ``buffer`` (B, T, Da), half denoised, and ``unplanned`` (B, 1) bool before the first call. With a prefix:
     ``plan`` (B, T, Da) of the last call and ``committed`` (B, 1) int64, which who executes sets to the number of first
@@ -54,10 +56,11 @@ class Diffusion(Policy):
         self.register_buffer("rows", rows, persistent=False)
         self.fixed_noise: Tensor
         self.dim = len(self.actions.centre)
-        constant = torch.randn(cfg.steps + 1, cfg.horizon, self.dim, generator=torch.Generator().manual_seed(0))
+        constant = torch.randn(NOISES, cfg.horizon, self.dim, generator=torch.Generator().manual_seed(0))
         self.register_buffer("fixed_noise", constant, persistent=False)
         self.net = _network(cfg, self.dim, self.conditioner.width)
         self._table: Table | None = None
+        self.evaluations = self.table().evaluations * (1 if cfg.guidance == 1 else 2)
         self.register_load_state_dict_post_hook(_forget_table)
 
     def fit_statistics(self, batches: Iterable[Batch]) -> None:
@@ -146,6 +149,7 @@ class Diffusion(Policy):
         """No observation seen, nothing planned."""
         cfg, centre = self.cfg, self.actions.centre
         state = self.conditioner.begin(batch_size)
+        state["calls"] = torch.zeros(batch_size, 1, dtype=torch.int64, device=centre.device)
         if cfg.streaming:
             state["buffer"] = centre.new_zeros(batch_size, cfg.horizon, self.dim)
             state["unplanned"] = torch.ones(batch_size, 1, dtype=torch.bool, device=centre.device)
@@ -164,11 +168,11 @@ class Diffusion(Policy):
     def act(self, obs: Obs, state: State, generator: torch.Generator | None = None) -> tuple[Tensor, State]:
         """Actions (B, horizon, Da), of which ``chunk`` are to be executed before the next call.
 
-        Without a generator the noise is a constant of the policy, the same in every call and row.
+        Without a generator the noise is a function of the number of calls in the episode: always the same draws.
         """
         state = self.observe(obs, state)
         condition, table = self.conditioner.condition(state, obs), self.table()
-        noise = self._noise(len(condition), generator)
+        noise = self._noise(state["calls"], generator)
         x = table.start * noise()
         fixed = None
         if self.cfg.streaming:
@@ -238,16 +242,17 @@ class Diffusion(Policy):
         tokens = torch.arange(self.cfg.horizon, device=state["committed"].device)
         return (tokens < state["committed"]).unsqueeze(-1)
 
-    def _noise(self, batch: int, generator: torch.Generator | None) -> Callable[[], Tensor]:
+    def _noise(self, calls: Tensor, generator: torch.Generator | None) -> Callable[[], Tensor]:
         if generator is None:
-            fixed = iter(self.fixed_noise)
-            return lambda: next(fixed).expand(batch, -1, -1)
-        shape, device = (batch, self.cfg.horizon, self.dim), self.rows.device
+            draws = itertools.count()
+            first = calls.squeeze(1) * (self.cfg.steps + 1)
+            return lambda: self.fixed_noise[(first + next(draws)) % NOISES]
+        shape, device = (len(calls), self.cfg.horizon, self.dim), self.rows.device
         return lambda: torch.randn(shape, generator=generator, device=device)
 
     def _memory(self, state: State, x: Tensor, plan: Tensor) -> State:
         """What the next call needs of this one."""
-        cfg, memory = self.cfg, State()
+        cfg, memory = self.cfg, State(calls=state["calls"] + 1)
         if cfg.streaming:
             memory |= {"buffer": x, "unplanned": torch.zeros_like(state["unplanned"])}
         if cfg.prefix:
@@ -269,5 +274,5 @@ def _network(cfg: DiffusionCfg, dim: int, condition: int) -> Denoiser:
     return TokenTransformer(dim, tokens, condition, cfg.width, cfg.layers, cfg.heads, jump)
 
 
-def _forget_table(policy: nn.Module, _: Any) -> None:
+def _forget_table(policy: Diffusion, _: Any) -> None:
     policy._table = None

@@ -32,9 +32,10 @@ class UNet1d(nn.Module):
         pairs = list(zip(sizes[-2::-1], sizes[:0:-1], strict=True))  # (channels above, channels below), coarse to fine
         self.grow = nn.ModuleList(nn.ConvTranspose1d(below, above, 4, stride=2, padding=1) for above, below in pairs)
         self.up = nn.ModuleList(_Stage(2 * above, above, code) for above, _ in pairs)
-        self.head = nn.Sequential(_conv(sizes[0], sizes[0]), nn.Conv1d(sizes[0], dim, 1))
-        nn.init.zeros_(self.head[-1].weight)
-        nn.init.zeros_(self.head[-1].bias)
+        last = nn.Conv1d(sizes[0], dim, 1)
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
+        self.head = nn.Sequential(_conv(sizes[0], sizes[0]), last)
 
     def level_code(self, s: Tensor, to: Tensor | None = None) -> Tensor:
         """(N, T) -> (N, T, code)."""
