@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import lru_cache
 
 import numpy as np
 
@@ -19,6 +20,8 @@ class SafetyFilter:
     def __init__(self, embodiment: Embodiment, period: float) -> None:
         self.embodiment, self.period = embodiment, period
         self.counts: Counter[str] = Counter(velocity=0, acceleration=0, jerk=0, obstacle=0)
+        self._most = np.array(embodiment.limits.acceleration) * period  # change of a command
+        self._step = self._most * period / JERK_TIME  # change of that change
         self.stopped()
 
     def stopped(self) -> None:
@@ -30,12 +33,11 @@ class SafetyFilter:
         limits = self.embodiment.limits
         wanted = self._count("velocity", twist, limits.clip(np.array(twist, np.float64)))
         change = wanted - self._twist
-        most = np.array(limits.acceleration) * self.period
-        step = most * self.period / JERK_TIME
-        change = self._count("acceleration", change, np.clip(change, -most, most))
-        change = self._count("jerk", change, np.clip(change, self._change - step, self._change + step))
+        change = self._count("acceleration", change, _between(-self._most, change, self._most))
+        change = self._count("jerk", change, _between(self._change - self._step, change, self._change + self._step))
         # Where a jerk clamp alone would overshoot what was wanted, stop there.
-        change = np.clip(change, np.minimum(wanted - self._twist, 0.0), np.maximum(wanted - self._twist, 0.0))
+        left = wanted - self._twist
+        change = _between(np.minimum(left, 0.0), change, np.maximum(left, 0.0))
         out = limits.clip(self._twist + change)
         # Braking for an obstacle comes last: it may exceed the comfortable acceleration.
         out[:2] *= self._count("obstacle", np.ones(1), np.array([self._share(out, obstacles)]))
@@ -62,8 +64,19 @@ class SafetyFilter:
         return min(1.0, (float(np.sqrt(delay**2 + 2.0 * braking * room)) - delay) / speed)
 
     def _count(self, name: str, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-        self.counts[name] += int(not np.allclose(before, after, atol=1e-6))
+        self.counts[name] += int((np.abs(before - after) > 1e-6).any())
         return after
+
+
+def _between(low: np.ndarray, values: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """What `np.clip` does, without its ten microseconds."""
+    return np.minimum(np.maximum(values, low), high)
+
+
+@lru_cache
+def _rays(camera: CameraMount) -> np.ndarray:
+    """Vectors of the pixels in the base frame (3, H * W), of length 1 along the optical axis."""
+    return np.ascontiguousarray(camera.into_base(camera.pixels()).T)
 
 
 def depth_obstacles(depth: np.ndarray, camera: CameraMount, base_height: float, height: float) -> np.ndarray:
@@ -71,11 +84,13 @@ def depth_obstacles(depth: np.ndarray, camera: CameraMount, base_height: float, 
 
     The body is taken to stand level, its base ``base_height`` [m] above the floor.
     """
-    points = np.array(camera.position) + camera.into_base(camera.pixels() * depth.reshape(-1, 1))
-    depth, z = depth.ravel(), base_height + points[:, 2]
+    x, y, z = _rays(camera)
+    depth = depth.ravel()
+    above = base_height + camera.position[2] + z * depth
     # The floor's reading drifts with distance when the body pitches: 3 % is a tilt of about 2 degrees.
-    seen = (depth < camera.max_range) & (z > FLOOR + 0.03 * depth) & (z < height)
-    return points[seen, :2]
+    seen = (depth < camera.max_range) & (above > FLOOR + 0.03 * depth) & (above < height)
+    depth = depth[seen]
+    return np.stack((camera.position[0] + x[seen] * depth, camera.position[1] + y[seen] * depth), axis=1)
 
 
 def scan_obstacles(ranges: np.ndarray, angles: np.ndarray) -> np.ndarray:

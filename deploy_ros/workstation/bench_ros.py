@@ -125,14 +125,15 @@ def ros_rows(cfg: RosBenchCfg) -> list[Row]:
             growth = _drive(ear, processes.pid(node), 60.0 * cfg.minutes)
         finally:
             ear.close()
-    latency, jitter = _latency(ear), _jitter(ear, body.rate_hz)
+    latency, jitter, pace = _intervals(ear, 1e3 / body.rate_hz)
     return [
         Row("node: import, load, configure", start, "s", START),
         Row("runner's own time a tick", own, "ms", OVERHEAD),
         Row("policy call, once a period", call, "ms"),
-        Row("odometry to command, median", latency, "ms", LATENCY * call, call),
+        Row("odometry to command, median", float(np.median(latency)), "ms", LATENCY * call, call),
         Row("tick jitter, median", float(np.median(jitter)), "ms"),
         Row(f"tick jitter, p99 of {len(jitter)}", float(np.percentile(jitter, 99)), "ms", JITTER),
+        Row("simulator's own jitter, p99", float(np.percentile(pace, 99)), "ms"),
         Row(f"node's memory, growth in {cfg.minutes:g} min", growth, "MB"),
     ]
 
@@ -204,22 +205,17 @@ def _memory(pid: int) -> float:
     return float(found[1]) / 1024.0
 
 
-def _latency(ear: _Ear) -> float:
-    """Median time from a reading to the command that follows it, while the body drives [ms]."""
+def _intervals(ear: _Ear, period: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the ticks at which the body was driven [ms]: from the reading to the command that answers it; by how much the
+    time between two commands differs from that between their readings; and that from the period."""
     times = np.array([at for at, _ in ear.commands])
     drives = np.array([drives for _, drives in ear.commands])
-    after = np.searchsorted(times, ear.odometry)
-    found = after < len(times)
-    waits = times[after[found]] - np.array(ear.odometry)[found]
-    return 1e3 * float(np.median(waits[drives[after[found]]]))
-
-
-def _jitter(ear: _Ear, rate_hz: float) -> np.ndarray:
-    """How far the time between two commands is from the period, while the body drives [ms]."""
-    times = np.array([at for at, drives in ear.commands])
-    drives = np.array([drives for _, drives in ear.commands])
-    both = drives[1:] & drives[:-1]
-    return 1e3 * np.abs(np.diff(times)[both] - 1.0 / rate_hz)
+    readings = np.array(ear.odometry)
+    answer = np.searchsorted(times, readings)
+    readings, answer = readings[answer < len(times)], answer[answer < len(times)]
+    waits, driven = 1e3 * (times[answer] - readings), drives[answer]
+    both, between = driven[1:] & driven[:-1], 1e3 * np.diff(readings)
+    return waits[driven], np.abs(np.diff(waits))[both], np.abs(between - period)[both]
 
 
 def main(argv: Sequence[str]) -> None:
