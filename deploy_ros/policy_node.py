@@ -58,6 +58,7 @@ SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 RECORD = QoSProfile(depth=20, reliability=ReliabilityPolicy.BEST_EFFORT)  # hears every publisher
 BACKENDS = ("torch", "onnx")
+SIMULATOR_PATIENCE = 1.0  # a simulated clock that stood so long has stopped, not only been slow [s]
 POLLS = 4  # a period: how often it looks whether readings are overdue
 OK, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -105,13 +106,13 @@ class PolicyNode(LifecycleNode):
         heard: list[tuple[Any, str, str, Callable[[Any], None], QoSProfile]] = [
             (Bool, "estop", "", self._estop, COMMAND),
             (PoseStamped, "goal_pose", "", inputs.goal_pose, COMMAND),
-            (PathMsg, "plan", "", inputs.plan, COMMAND),
+            (PathMsg, "plan", "", inputs.serialized_plan, COMMAND),
             (LaserScan, "scan", "scan", inputs.scan, SENSOR),
             (Image, ros.depth, "depth", inputs.depth, SENSOR),
             (Odometry, ros.odom, "pose", inputs.odom, SENSOR),
         ]
         self._listening = [
-            self.create_subscription(kind, topic, self._guarded(key, take), qos)
+            self.create_subscription(kind, topic, self._guarded(key, take), qos, raw=kind is PathMsg)
             for kind, topic, key, take, qos in heard
         ]
         if self._recorder is not None:
@@ -119,7 +120,9 @@ class PolicyNode(LifecycleNode):
             for kind, topic in (*also, *((kind, topic) for kind, topic, *_ in heard)):
                 self._listening.append(self._recorder.listen(self, kind, topic, RECORD))
         self._poll = self.create_timer(runner.period / POLLS, self._try_tick)
-        self._watch = self.create_timer(STALE_PERIODS * runner.period, self._clock_stopped, clock=self._steady)
+        simulated = self.get_parameter("use_sim_time").value
+        patience = SIMULATOR_PATIENCE if simulated else STALE_PERIODS * runner.period
+        self._watch = self.create_timer(patience, self._clock_stopped, clock=self._steady)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin to command."""
