@@ -24,7 +24,7 @@ from tqdm import tqdm
 from omnibody.deploy_ros.workstation.processes import Processes, Program, own_domain
 from omnibody.robots.errors import UserError, unknown
 from omnibody.robots.table import load_robot
-from omnibody.training.config import parse
+from omnibody.training.config import BODY, parse
 from omnibody.training.eval_folder import RECORDS, RecordFile
 from omnibody.training.evaluate import REPORT_JSON, EvalCfg, build_report, load_policies, write_report
 from omnibody.training.results import Cell
@@ -38,7 +38,7 @@ class PolicyCfg:
     """Drive a robot, real or simulated, until Ctrl-C."""
 
     checkpoint: str = MISSING  # checkpoint folder, or .onnx file with backend=onnx
-    robot: str = "carrier"  # the body, a name or a file
+    robot: str = field(default="carrier", metadata=BODY)  # the body
     namespace: str = ""  # in front of the node and its topics
     backend: str = "torch"  # torch or onnx
     use_sim_time: bool = False  # take the time from /clock
@@ -51,7 +51,7 @@ class SimCfg:
 
     out: str = MISSING  # folder of the report
     checkpoint: str = MISSING  # checkpoint folder
-    robots: list[str] = field(default_factory=lambda: ["carrier", "go2", "omni"])  # bodies, names or files
+    robots: list[str] = field(default_factory=lambda: ["carrier", "go2", "omni"], metadata=BODY)  # bodies
     task: str = "goal_nav/single_rack"  # the scenes and goals
     episodes: int = 1  # per body, with the start states of omnibody eval
     seed: int = 1  # of the start states

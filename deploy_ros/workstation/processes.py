@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -13,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from omnibody.robots.table import ROBOTS
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"  # one parameter file per robot
 MODULES = {
@@ -43,15 +46,22 @@ class Program:
     def command(self) -> list[str]:
         """The words that start it."""
         words = [sys.executable, "-m", MODULES[self.executable], "--ros-args"]
-        file = CONFIG / f"{self.robot}.yaml"
-        # A body of one's own has no parameter file; its path is its name.
-        words += ["--params-file", str(file)] if file.is_file() else ["-p", f"robot:={self.robot}"]
-        for key, value in self.parameters.items():
-            words += ["-p", f"{key}:={str(value).lower() if isinstance(value, bool) else value}"]
+        parameters = dict(self.parameters)
+        if self.robot in ROBOTS:
+            words += ["--params-file", str(CONFIG / f"{self.robot}.yaml")]
+        else:  # a body of one's own has no parameter file
+            parameters["robot"] = self.robot
+        for key, value in parameters.items():
+            words += ["-p", f"{key}:={_yaml(value)}"]
         if self.namespace:
             # Every simulated body has a time of its own; a relative name is put behind the namespace.
             words += ["-r", f"__ns:=/{self.namespace}", "-r", "/clock:=clock"]
         return words
+
+
+def _yaml(value: Any) -> str:
+    """A parameter's value as ROS reads it; text is quoted, or some of it would be taken for something else."""
+    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else json.dumps(value)
 
 
 def own_domain() -> dict[str, str]:

@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from omnibody.deploy_ros.workstation.processes import Program
 from omnibody.training.cli import main
 
-pytest.importorskip("rclpy")
+rclpy = pytest.importorskip("rclpy")
+# rclpy reads its message definitions with a parser that imports deprecated modules of Python.
+pytestmark = pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning")
 CHECKPOINT = Path(__file__).parents[2] / "assets" / "checkpoints" / "compass-generalist"
 
 
@@ -93,6 +96,19 @@ def test_a_wrong_word_is_one_line(capsys):
     assert capsys.readouterr().err.startswith("omnibody: unknown thing to start 'fleat'")
     assert main(["deploy", "policy", "checkpoint=x", "robot=g2"]) == 2
     assert "unknown robot 'g2'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ['{"mjcf": "a b.xml", "base": "it\'s"}', "true", "12", "my bot.py", "a: b # c"])
+def test_any_text_reaches_a_node(text, domain):
+    """A body's description, a folder named like a number: ROS reads parameters as YAML."""
+    words = Program("policy_node", text, "space", {"checkpoint": text, "use_sim_time": True}).command()
+    context = rclpy.Context()
+    rclpy.init(args=words, context=context)
+    node = rclpy.create_node("node", context=context)
+    assert [node.declare_parameter(name, "").value for name in ("robot", "checkpoint")] == [text, text]
+    assert node.get_namespace() == "/space" and node.get_parameter("use_sim_time").value is True
+    node.destroy_node()
+    rclpy.shutdown(context=context)
 
 
 def test_a_bad_checkpoint_is_told_before_anything_starts(tmp_path, capsys):
