@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from omnibody.policies.batch import random_values
 from omnibody.policies.policy import Context, Obs, Policy, State, where_state
 from omnibody.robots.errors import UserError
 
@@ -109,6 +110,23 @@ class Executor:
         self._row = torch.where(now, 0, self._row)
         self._coming = torch.where((due & ~now)[:, None, None], chunk, self._coming)
         self._wait = torch.where(due & ~now, self.latency, self._wait)
+
+
+@torch.inference_mode()
+def longest_latency(policy: Policy, context: Context) -> int:
+    """The most steps that a call of the policy may take: its chunks reach so far, and it can keep to so many."""
+    generator = torch.Generator().manual_seed(0)
+    obs = {key: random_values(part, (1,), generator) for key, part in policy.spec.obs.items()}
+    state = policy.begin(context, 1)
+    chunk, state = policy.act(obs, state)
+    for latency in range(min(policy.action_steps, chunk.shape[1] - policy.action_steps), 0, -1):
+        told = {**state, COMMITTED: torch.full_like(state[COMMITTED], latency)} if COMMITTED in state else state
+        try:
+            policy.act(obs, told)
+        except UserError:
+            continue
+        return latency
+    return 0
 
 
 class ExecutionLog:

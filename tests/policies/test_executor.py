@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from omnibody.policies.executor import ExecutionLog, Executor
+from omnibody.policies.executor import ExecutionLog, Executor, longest_latency
 from omnibody.policies.policy import Context, Obs, Policy, State
 from omnibody.robots.errors import UserError
 from omnibody.robots.spec import Field, IOSpec
@@ -92,6 +92,19 @@ def test_more_latency_than_the_chunk_has_is_refused() -> None:
     executor = Executor(Telling(5, 4), CONTEXT, 1, latency=2)
     with pytest.raises(UserError, match="wanted chunks of action_steps \\+ latency = 6 actions, came 5"):
         executor.act({"time": torch.zeros(1, 1)})
+
+
+def test_the_longest_latency_is_what_chunk_and_policy_allow() -> None:
+
+    class Short(Telling):
+        """It keeps to at most two planned actions."""
+
+        def act(self, obs: Obs, state: State, generator: torch.Generator | None = None) -> tuple[Tensor, State]:
+            if int(state["committed"].max()) > 2:
+                raise UserError("committed: too many")
+            return super().act(obs, {**state, "seen": obs["time"]})
+
+    assert [longest_latency(Short(horizon, 4), CONTEXT) for horizon in (4, 5, 6, 20)] == [0, 1, 2, 2]
 
 
 def test_the_number_of_calls_grows_with_the_steps_and_not_faster() -> None:

@@ -11,6 +11,7 @@ BENCHES = {
     "env": "omnibody.training.bench.env:main",
     "policy": "omnibody.training.bench.policy:main",
     "train": "omnibody.training.bench.train:main",
+    "diffusion": "omnibody.training.bench.diffusion:main",
     "ros": "omnibody.deploy_ros.workstation.bench_ros:main",
 }
 
