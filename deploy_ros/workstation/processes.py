@@ -31,12 +31,16 @@ FOLLOW = ("setpriv", "--pdeathsig", "TERM")
 
 @dataclass(frozen=True)
 class Program:
-    """One node: ``executable`` of `MODULES` for the body ``robot``, with parameters beyond those of the body's file."""
+    """One node: ``executable`` of `MODULES` for the body ``robot``.
+
+    It gets ``parameters`` beyond those of the body's file, and ``remap``, its names of topics -> others.
+    """
 
     executable: str
     robot: str
     namespace: str = ""
     parameters: dict[str, Any] = field(default_factory=dict, hash=False)
+    remap: dict[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def name(self) -> str:
@@ -53,6 +57,8 @@ class Program:
             parameters["robot"] = self.robot
         for key, value in parameters.items():
             words += ["-p", f"{key}:={_yaml(value)}"]
+        for name, other in self.remap.items():
+            words += ["-r", f"{name}:={other}"]
         if self.namespace:
             # Every simulated body has a time of its own; a relative name is put behind the namespace.
             words += ["-r", f"__ns:=/{self.namespace}", "-r", "/clock:=clock"]

@@ -101,11 +101,13 @@ def test_a_wrong_word_is_one_line(capsys):
 @pytest.mark.parametrize("text", ['{"mjcf": "a b.xml", "base": "it\'s"}', "true", "12", "my bot.py", "a: b # c"])
 def test_any_text_reaches_a_node(text, domain):
     """A body's description, a folder named like a number: ROS reads parameters as YAML."""
-    words = Program("policy_node", text, "space", {"checkpoint": text, "use_sim_time": True}).command()
+    parameters = {"checkpoint": text, "use_sim_time": True}
+    words = Program("policy_node", text, "space", parameters, {"odom": "/spot/odometry"}).command()
     context = rclpy.Context()
     rclpy.init(args=words, context=context)
     node = rclpy.create_node("node", context=context)
     assert [node.declare_parameter(name, "").value for name in ("robot", "checkpoint")] == [text, text]
+    assert node.resolve_topic_name("odom") == "/spot/odometry" and node.resolve_topic_name("depth") == "/space/depth"
     assert node.get_namespace() == "/space" and node.get_parameter("use_sim_time").value is True
     node.destroy_node()
     rclpy.shutdown(context=context)
