@@ -43,9 +43,9 @@ class Objective(Enum):
 
 @dataclass
 class DiffusionCfg:
-    """Denoised action chunks on flat observations."""
+    """Denoised action chunks on vectors and images."""
 
-    obs_keys: list[str] = field(default_factory=list)  # what the policy sees; empty: every vector of the task
+    obs_keys: list[str] = field(default_factory=list)  # what the policy sees, images too; empty: every vector
     goal_keys: list[str] = field(default_factory=list)  # observations that are the goal, which can be left out
     goal_dropout: float = 0.0  # share of training samples without their goal
     guidance: float = 1.0  # weight of the goal while sampling; 1 is plain conditioning, 0 ignores the goal

@@ -8,6 +8,7 @@ import torch
 from omnibody.policies.batch import Batch, fake_batch, random_values
 from omnibody.policies.checkpoint import load_policy, save_pretrained
 from omnibody.policies.diffusion.config import DiffusionCfg, Net, Objective, ProcessName
+from omnibody.policies.diffusion.images import ImageEncoder
 from omnibody.policies.diffusion.parameterisation import Prediction
 from omnibody.policies.diffusion.policy import Diffusion
 from omnibody.policies.diffusion.rules import Rule
@@ -235,6 +236,45 @@ def test_wrong_windows_and_keys_are_refused() -> None:
 def test_what_does_not_go_together_is_refused_by_name(settings: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="wanted"):
         dataclasses.replace(DiffusionCfg.tiny(), **settings)
+
+
+SEEING = IOSpec(
+    obs={"camera": Field((24, 32, 3), "uint8", "", (0.0,), (255.0,)), "place": SPEC.obs["place"]},
+    action=SPEC.action,
+    rate_hz=10.0,
+)
+
+
+def test_images_are_seen_with_or_without_vectors_and_their_encoder_learns() -> None:
+    for keys in (["camera"], ["camera", "place"]):
+        torch.manual_seed(0)
+        policy = dataclasses.replace(DiffusionCfg.tiny(), obs_keys=keys).build(SEEING)
+        for parameter in policy.net.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+        batch = fake_batch(SEEING, 3, 2, 5, rng())
+        policy.fit_statistics([batch])
+        policy.loss(batch, rng())[0].backward()
+        assert all(weight.grad.abs().sum() > 0 for weight in policy.conditioner.images.parameters())
+        first, second = ({key: value[:, row] for key, value in batch.obs.items()} for row in (0, 1))
+        with torch.no_grad():
+            state = policy.observe(second, policy.observe(first, policy.begin(CONTEXT, 3)))
+            together = policy.conditioner.of_batch(batch, 0.0, rng())
+            torch.testing.assert_close(state["history"].flatten(1), together)
+            blind = first | {"camera": 255 - first["camera"]}
+            acts = [policy.act(obs, policy.begin(CONTEXT, 3))[0] for obs in (first, blind)]
+            assert not torch.allclose(*acts, atol=1e-4)
+
+
+def test_an_images_points_move_with_it() -> None:
+    """A bright patch moved to the right moves the places of points that follow it to the right."""
+    torch.manual_seed(0)
+    encoder = ImageEncoder()
+    images = torch.zeros(2, 32, 32, 3, dtype=torch.uint8)
+    images[0, 8:16, 2:10], images[1, 8:16, 18:26] = 255, 255
+    with torch.no_grad():
+        moved = encoder(images).diff(dim=0)[0].view(2, -1)
+    # A point that shuns the patch moves the other way, so the sum of squares tells the direction, not the sign.
+    assert moved[0].square().sum() > 10 * moved[1].square().sum() > 0
 
 
 def near_a_mode(member: dict[str, object], updates: int = 400) -> float:
