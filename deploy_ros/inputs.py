@@ -37,10 +37,16 @@ class Inputs:
 
     def goal_pose(self, message: Any) -> None:
         """A ``PoseStamped``."""
-        messages.check_frame("goal_pose", message, self.frame)
+        messages.check_frame("goal_pose", message.header.frame_id, self.frame)
         self.runner.set_goal(messages.goal_pose(message))
 
     def plan(self, message: Any) -> None:
         """A ``Path``."""
-        messages.check_frame("plan", message, self.frame)
+        messages.check_frame("plan", message.header.frame_id, self.frame)
         self.runner.set_route(messages.path(message))
+
+    def serialized_plan(self, data: bytes) -> None:
+        """The same ``Path``, as it travels."""
+        frame, points = messages.serialized_path(data)
+        messages.check_frame("plan", frame, self.frame)
+        self.runner.set_route(points)

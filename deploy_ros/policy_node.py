@@ -87,11 +87,11 @@ class PolicyNode(LifecycleNode):
         try:
             runner = PolicyRunner(_policy(backend, Path(checkpoint)), load_robot(robot), rate_hz or None)
             self._recorder = _recorder(record, runner.embodiment.name)
-        except Exception as error:  # whatever is wrong with a checkpoint, the node must live to say so
+            self._open(runner)
+        except Exception as error:  # whatever is wrong, the node must live to say so: rclpy would keep it to itself
             message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             self._say(Hold("unconfigured", message))
             return FAILURE
-        self._open(runner)
         self._say(Hold("inactive"))
         return OK
 

@@ -94,3 +94,37 @@ def test_path_scan_twist_and_stamp() -> None:
     with pytest.raises(messages.MessageError, match="command"):
         messages.fill_twist(command, np.array([math.nan, 0.0, 0.0]))
     assert messages.stamp(Message(header=Message(stamp=Message(sec=3, nanosec=500_000_000)))) == 3.5
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 100])
+@pytest.mark.parametrize("frames", [("odom",), ("", "map", "robot1/odom", "odometry")])
+@pytest.mark.parametrize("little", [True, False])
+def test_a_serialized_path_is_read_as_it_was_written(count: int, frames: tuple[str, ...], little: bool) -> None:
+    typesys = pytest.importorskip("rosbags.typesys")
+    store = typesys.get_typestore(typesys.Stores.ROS2_JAZZY)
+
+    def make(kind: str, **values: Any) -> Any:
+        return store.types[kind](**values)
+
+    def header(frame: str) -> Any:
+        return make("std_msgs/msg/Header", stamp=make("builtin_interfaces/msg/Time", sec=3, nanosec=5), frame_id=frame)
+
+    points = np.random.default_rng(count).normal(size=(count, 2))
+    turn = make("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=0.0, w=1.0)
+    poses = [
+        make(
+            "geometry_msgs/msg/PoseStamped",
+            header=header(frames[n % len(frames)]),
+            pose=make(
+                "geometry_msgs/msg/Pose", position=make("geometry_msgs/msg/Point", x=x, y=y, z=0.1), orientation=turn
+            ),
+        )
+        for n, (x, y) in enumerate(points.tolist())
+    ]
+    kind = "nav_msgs/msg/Path"
+    data = bytes(store.serialize_cdr(make(kind, header=header(frames[-1]), poses=poses), kind, little_endian=little))
+    frame, came = messages.serialized_path(data)
+    assert frame == frames[-1] and np.array_equal(came, points)
+    if count > 2:
+        with pytest.raises(messages.MessageError, match="wanted a serialized nav_msgs/Path"):
+            messages.serialized_path(data[: len(data) // 2])
