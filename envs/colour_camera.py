@@ -12,6 +12,7 @@ import numpy as np
 
 from omnibody.envs.camera import SEEN_GROUPS
 from omnibody.envs.render import Canvas, graphics_backend, set_light
+from omnibody.robots.errors import UserError
 from omnibody.robots.spec import CameraMount, Field
 
 NEAR = 0.01  # what is closer than this is cut away [m]
@@ -37,6 +38,8 @@ class ColourCamera:
     """
 
     def __init__(self, mount: CameraMount, rows: int) -> None:
+        if rows < 2:
+            raise UserError(f"rgb: wanted 2 or more rows of pixels, or 0 for no picture, came {rows}")
         graphics_backend()
         self.mount, self.height = mount, rows + rows % 2
         aspect = math.tan(mount.horizontal_fov / 2) / math.tan(mount.vertical_fov / 2)

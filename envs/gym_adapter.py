@@ -55,9 +55,14 @@ class OmnibodyEnv(gymnasium.Env[Arrays, NDArray[np.float32]]):
     metadata: dict[str, Any] = {"render_modes": []}
 
     def __init__(
-        self, task: str, robot: str, tier: str = "best", randomization: RandomizationCfg | None = None
+        self,
+        task: str,
+        robot: str,
+        tier: str = "best",
+        randomization: RandomizationCfg | None = None,
+        rgb: int = 0,
     ) -> None:
-        self._env = make_env(robot, task, num_envs=1, tier=tier, threads=1, randomization=randomization)
+        self._env = make_env(robot, task, num_envs=1, tier=tier, threads=1, randomization=randomization, rgb=rgb)
         self.observation_space = observation_space(self._env.spec)
         self.action_space = box(self._env.spec.action)
         self._seed = 0
@@ -97,8 +102,9 @@ class OmnibodyVectorEnv(VectorEnv[Arrays, NDArray[np.float32], NDArray[Any]]):
         num_envs: int = 1,
         tier: str = "best",
         randomization: RandomizationCfg | None = None,
+        rgb: int = 0,
     ) -> None:
-        self._env: MujocoEnv = make_env(robot, task, num_envs, tier, randomization=randomization)
+        self._env: MujocoEnv = make_env(robot, task, num_envs, tier, randomization=randomization, rgb=rgb)
         self.num_envs = num_envs
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
         self.single_observation_space = observation_space(self._env.spec)

@@ -26,9 +26,10 @@ from omnibody.training.config import parse
 from omnibody.training.distill.distill import DistillCfg, distill
 from omnibody.training.evaluate import REPORT_JSON, EvalCfg, evaluate_and_report
 from omnibody.training.export import ExportCfg, export
-from omnibody.training.fit import LOG, POLICY, FitCfg
+from omnibody.training.fit import POLICY, FitCfg
 from omnibody.training.prediction import PredictionCfg, measure_prediction
 from omnibody.training.rl.train import PpoCfg, RlCfg, train_residual
+from omnibody.training.run_folder import LOG
 from omnibody.training.statistics import wilson
 from omnibody.training.train import TrainCfg, WindowsCfg, train
 

@@ -37,8 +37,9 @@ from omnibody.robots.errors import UserError
 from omnibody.training.average import Average
 from omnibody.training.data.windows import order
 from omnibody.training.optimizer_state import flat_moments, load_moments
+from omnibody.training.run_folder import LOG, cut_log, leaves
 
-POLICY, STEPS, LOG, IDENTITY = "policy", "steps", "log.jsonl", "fit.json"
+POLICY, STEPS, IDENTITY = "policy", "steps", "fit.json"
 OPTIMIZER, AVERAGE, PROGRESS = "optimizer.safetensors", "average.safetensors", "progress.json"
 ONE_CYCLE_START, ONE_CYCLE_END = 1 / 25, 1 / 25e4  # of the peak, as torch's OneCycleLR
 FREE = ("checkpoint_every", "log_every")  # what a resumed run may change
@@ -241,9 +242,8 @@ class _Log:
         self.path, self.is_main = run / LOG, is_main
         self.sums: dict[str, float] = {}
         self.count, self.since = 0, time.monotonic()
-        if is_main and self.path.exists():
-            rows = self.path.read_text(encoding="utf-8").split("\n")[:-1]  # without a row cut short by a kill
-            write_text(self.path, "".join(f"{row}\n" for row in rows if json.loads(row)["step"] <= done))
+        if is_main:
+            cut_log(self.path, done, "step")
 
     def add(self, parts: dict[str, float]) -> None:
         for name, value in parts.items():
@@ -277,7 +277,7 @@ def _claim(run: Path, policy: Policy, windows: Batches, cfg: FitCfg, accelerator
     settings = {key: value for key, value in dataclasses.asdict(cfg).items() if key not in FREE}
     model = OmegaConf.to_container(OmegaConf.structured(policy.cfg), enum_to_str=True)
     parts = {"fit": settings, "policy": {"name": policy_name(policy.cfg), "cfg": model}, "data": windows.identity}
-    identity = _leaves(json.loads(json.dumps(parts)))
+    identity = leaves(json.loads(json.dumps(parts)))
     path = run / IDENTITY
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
@@ -288,13 +288,6 @@ def _claim(run: Path, policy: Policy, windows: Batches, cfg: FitCfg, accelerator
     accelerator.wait_for_everyone()
     if accelerator.is_main_process and not path.exists():
         write_text(path, json.dumps(identity, indent=1))
-
-
-def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _save(

@@ -49,6 +49,13 @@ def test_make_vec_steps_a_batch_and_keeps_the_final_observation():
     env.close()
 
 
+def test_the_checker_passes_with_a_colour_picture():
+    env = gymnasium.make(IDS[0], scene="single_rack", tier="T0", rgb=36).unwrapped
+    assert env.observation_space["image"].shape == (36, 102, 3)
+    check_env(env, skip_render_check=True)
+    env.close()
+
+
 def test_sb3_sees_time_limits_as_truncation_with_the_terminal_observation(make):
     env = Sb3VecEnv(make(num_envs=2, max_seconds=0.3))
     env.reset()

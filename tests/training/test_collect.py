@@ -168,6 +168,20 @@ def test_another_recipe_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "size: wanted 0.0 to 1.0, came 7.0" in capsys.readouterr().err
 
 
+def test_pictures_become_video_and_belong_to_their_episode(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["robot=carrier", "tier=T0", "task=goal_nav/single_rack", "episodes=2", f"out={tmp_path / 'data'}"]
+    assert omnibody(["collect", *words, "num_envs=2", "rgb=32"]) == 0
+    data = open_dataset(tmp_path / "data")
+    env = make_env("carrier", "goal_nav/single_rack", 2, "T0", threads=1, rgb=32)
+    drawn = env.reset(0)["image"].numpy().astype(float)
+    env.close()
+    stored = data.arrays["obs.image"][data.first].astype(float)
+    assert stored.shape == (2, 32, 92, 3) and len(data.arrays["obs.image"]) == (data.length + 1).sum()
+    assert np.abs(stored - drawn).mean((1, 2, 3)).max() < 5.0 < np.abs(stored - np.roll(drawn, 1, 0)).mean()
+    assert omnibody(["collect", *words]) == 2
+    assert "observation 'image': wanted, but only" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_sigkill_at_random_moments(tmp_path: Path) -> None:
     words = ["robot=carrier", "tier=T0", "task=goal_nav/single_rack", "num_envs=4", "episodes=24"]

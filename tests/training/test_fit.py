@@ -29,6 +29,7 @@ from omnibody.training.data.layout import Episode
 from omnibody.training.data.reader import open_dataset
 from omnibody.training.data.windows import Windows
 from omnibody.training.fit import FitCfg, fit, learning_rate, parameter_groups
+from omnibody.training.run_folder import LOG
 
 Write = Callable[..., Path]
 SLOPE = np.array([[0.02, -0.01, 0.0, 0.1], [0.0, 0.03, 0.2, 0.0], [-0.04, 0.0, 0.0, 0.3]], np.float32)
@@ -265,7 +266,7 @@ def test_sigkill_and_the_same_command_end_with_the_same_weights(
 
 
 def _logged(run: Path) -> int:
-    log = run / fitting.LOG
+    log = run / LOG
     return log.read_text().count('"lr"') if log.exists() else 0
 
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from omnibody.robots.errors import UserError
 from omnibody.robots.spec import DESCRIPTOR_NAMES, Embodiment, Field, IOSpec
+from omnibody.training.run_folder import leaves
 
 CODEBASE_VERSION = "v3.0"
 FILES_PER_CHUNK = 1000
@@ -86,18 +87,11 @@ class Origin:
         """The first difference to ``other`` (wanted: self, came: other); empty when they are equal."""
         if difference := self.spec.mismatch(other.spec):
             return difference
-        for name, wanted in _leaves(self.to_dict()).items():
-            came = _leaves(other.to_dict()).get(name)
-            if came != wanted:
-                return f"{name}: wanted {wanted}, came {came}"
+        wanted, came = leaves(self.to_dict()), leaves(other.to_dict())
+        for name in wanted | came:
+            if wanted.get(name) != came.get(name):
+                return f"{name}: wanted {wanted.get(name)}, came {came.get(name)}"
         return ""
-
-
-def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 @dataclass(frozen=True)
