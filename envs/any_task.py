@@ -11,15 +11,15 @@ from omnibody.sim_tasks.push_t import PushTCfg
 from omnibody.sim_tasks.task import TaskFactory
 
 
-def make_task_env(body: Body, task: TaskFactory | PushTCfg, num_envs: int, tier: str = "best") -> VecEnv:
-    """Build ``num_envs`` worlds of a body in a task; ``tier`` as `make_env`, of a body with tiers."""
+def make_task_env(body: Body, task: TaskFactory | PushTCfg, num_envs: int, tier: str = "best", rgb: int = 0) -> VecEnv:
+    """Build ``num_envs`` worlds of a body in a task; ``tier`` and ``rgb`` as `make_env`, of a body with tiers."""
     if isinstance(task, PushTCfg):
         try:
             from omnibody.envs.push_t import PushTEnv
         except ImportError as error:
             raise UserError(f"push_t: its physics want pymunk, {error}; install omnibody[push-t]") from error
         return PushTEnv(task.build(body, num_envs), num_envs)
-    return make_env(mobile(body), task, num_envs=num_envs, tier=tier)
+    return make_env(mobile(body), task, num_envs=num_envs, tier=tier, rgb=rgb)
 
 
 def tier_of(env: VecEnv) -> str:

@@ -102,9 +102,9 @@ class EvalCfg:
             raise UserError(f"robots: wanted bodies of different names, came {', '.join(body.name for body in bodies)}")
         return {body.name: body for body in bodies}
 
-    def env(self, robot: str, task: str, num_envs: int) -> VecEnv:
-        """The environment of a cell."""
-        return make_task_env(self.bodies[robot], self.task(task), num_envs, self.tier)
+    def env(self, robot: str, task: str, num_envs: int, rgb: int = 0) -> VecEnv:
+        """The environment of a cell, with colour pictures of ``rgb`` rows if that is not 0."""
+        return make_task_env(self.bodies[robot], self.task(task), num_envs, self.tier, rgb)
 
     def task(self, name: str) -> TaskFactory:
         """A task's configuration; of one with scenes, those of the split."""
@@ -122,7 +122,7 @@ def matrix(policies: Policies, cfg: EvalCfg, folder: EvalFolder) -> Iterator[Cel
     played = sum(len(by_robot) for by_robot in policies.values()) * len(cfg.tasks) * len(cfg.all_seeds)
     with tqdm(total=played * cfg.episodes, unit="episode", disable=None, smoothing=0.02) as bar:
         for robot, task in itertools.product(cfg.bodies, cfg.tasks):
-            env = cfg.env(robot, task, min(cfg.num_envs, cfg.episodes))
+            env = cfg.env(robot, task, min(cfg.num_envs, cfg.episodes), picture_rows(policies))
             for name, by_robot in policies.items():
                 if robot in by_robot:
                     bar.set_description(f"{name} {robot} {task}")
@@ -171,7 +171,8 @@ def evaluate_and_report(cfg: EvalCfg) -> Path:
             cells.append(cell)
             tqdm.write(_line(cell))
         report = build_report(cells, cfg, identity, began) | {"runs": folder.runs()}
-        clips = make_clips(cells, policies, cfg.env, folder.path / "clips", cfg.clips, cfg.latency)
+        make_env = functools.partial(cfg.env, rgb=picture_rows(policies))
+        clips = make_clips(cells, policies, make_env, folder.path / "clips", cfg.clips, cfg.latency)
         return write_report(folder.path, cells, cfg, report, clips)
 
 
@@ -201,6 +202,12 @@ def load_policies(cfg: EvalCfg) -> Policies:
             policy = None if source == EXPERT else load_policy(source).to(cfg.device)
             policies[name] = dict.fromkeys(cfg.bodies, policy)
     return policies
+
+
+def picture_rows(policies: Policies) -> int:
+    """Rows of the colour picture that policies want to see, as their specs say; 0 if none wants one."""
+    specs = [policy.spec for by_robot in policies.values() for policy in by_robot.values() if policy is not None]
+    return max((spec.obs["image"].shape[0] for spec in specs if "image" in spec.obs), default=0)
 
 
 def _names(sources: list[str]) -> list[str]:

@@ -24,7 +24,7 @@ from omnibody.robots.table import load_robot
 from omnibody.sim_tasks.goal_nav import GoalNav
 from omnibody.sim_tasks.task import World
 from omnibody.training.eval_folder import open_folder
-from omnibody.training.evaluate import EvalCfg, evaluate, main
+from omnibody.training.evaluate import EvalCfg, evaluate, main, picture_rows
 from omnibody.training.results import Cell, pairs, summarize
 from omnibody.training.rollout import EpisodeRecord, play, rollout
 
@@ -319,3 +319,16 @@ def test_bad_input_is_one_clear_line(tmp_path: Path, words: list[str], message: 
     with pytest.raises(UserError, match=message):
         main([*words, *(f"{key}={value}" for key, value in defaults.items() if key not in given)])
     assert not (tmp_path / "out" / "report.json").exists()
+
+
+def test_a_policy_that_sees_colour_gets_pictures_of_its_size() -> None:
+    seeing, blind = (make_env("carrier", "goal_nav/single_rack", 1, "T0", threads=1, rgb=rows) for rows in (32, 0))
+    policies = [CompassBaseCfg.tiny().build(env.spec) for env in (seeing, blind)]
+    seeing.close(), blind.close()
+    cfg = EvalCfg(out="", robots=["carrier"], tasks=["goal_nav/single_rack"], checkpoint="expert", tier="T0")
+    for policy, rows in zip(policies, (32, 0), strict=True):
+        assert picture_rows({"policy": {"carrier": policy}, "expert": {"carrier": None}}) == rows
+        env = cfg.env("carrier", "goal_nav/single_rack", 1, rows)
+        assert policy.spec.mismatch(env.spec) == ""
+        assert "wanted, but only" in policies[0].spec.mismatch(env.spec) or rows == 32
+        env.close()
