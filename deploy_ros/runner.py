@@ -96,7 +96,10 @@ class PolicyRunner:
         else:
             backwards = stamp < self._stamps.get(key, -np.inf)
             self._values[key], self._stamps[key] = value, stamp
-            self._new.add(key)
+            # Odometry from before the last tick belongs to it: were it new, every tick from then on would come with
+            # the image, before the odometry of its time.
+            if key == "depth" or stamp > self._ticked:
+                self._new.add(key)
             self._faults.pop(key, None)
             if backwards:  # a restarted driver: take its clock, but only after a while
                 self.interrupted()

@@ -338,3 +338,24 @@ def test_points_of_depth_and_scan() -> None:
     assert len(points) and points[:, 0].min() > 1.0 and points[:, 0].max() < 3.0
     assert len(depth_obstacles(FAR, CARRIER.camera, CARRIER.base_height, 1.0)) == 0
     assert np.allclose(scan_obstacles(np.array([1.0, np.inf]), np.array([math.pi / 2, 0.0])), [[0.0, 1.0]])
+
+
+def test_a_tick_that_came_between_two_readings_does_not_part_them_for_ever(runner: PolicyRunner) -> None:
+    """After one tick with an image but old odometry, the next waits for both; with a lagging camera too."""
+    for lag in (0.0, 0.07):
+        began, ages = 10.0 if lag else 0.0, []
+        feed(runner, began)
+        runner.tick(began)
+        for n in range(1, 6):
+            now = began + n / 10
+            runner.observe("depth", FAR, now - lag)
+            if n == 1:
+                runner.tick(now)  # a late one, for want of odometry
+            elif runner.due(now):
+                ages.append(now - runner._stamps["pose"])
+                runner.tick(now)
+            feed(runner, now, depth=None)
+            if runner.due(now):
+                ages.append(now - runner._stamps["pose"])
+                runner.tick(now)
+        assert len(ages) == 4 and max(ages) < 0.01
