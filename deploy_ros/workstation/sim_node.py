@@ -209,6 +209,10 @@ def main() -> int:
         return 2
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
+    except RuntimeError:
+        if rclpy.ok():
+            raise
+        return 0  # the signal came between two waits, where rclpy has no exception of its own for it
     finally:
         rclpy.try_shutdown()
     return 0
