@@ -164,11 +164,11 @@ class Replay:
         return ended
 
     def end(self, why: str) -> Episode | None:
-        """What has been driven since the last end, if that is a step or more."""
+        """What has been driven since the last end: a step or more, but not standing still, as a node that holds."""
         steps, actions = self._steps, self._actions
         self._steps, self._actions = [], []
         length = len(steps) - 1
-        if length < 1:
+        if length < 1 or not np.any(actions[:length]):
             return None
         self.cuts[why] += 1
         last, success = np.arange(length) == length - 1, why == "goal reached"

@@ -154,11 +154,14 @@ def test_a_storage_file_alone_is_a_bag_too_and_a_second_run_adds_nothing(drive: 
 
 def test_standing_at_the_goal_ends_in_success(drive: list[Step], tmp_path: Path) -> None:
     """The same readings again and again, with the goal where the body stands; the drive goes on and is not taken."""
-    here = {**drive[0], "aim": drive[0]["pose"], "action": np.zeros(3, np.float32)}
+    here = {**drive[0], "aim": drive[0]["pose"], "action": np.full(3, 0.01, np.float32)}
     still = [{**here, "seconds": 5.0 + 0.1 * n} for n in range(20)]
     data = dataset(write(tmp_path / "bag", everything(still)), tmp_path / "data")
     assert data.length.tolist() == [5]  # at rest for half a second
     assert data.arrays["terminated"][4] and data.arrays["success"][:5].tolist() == [False] * 4 + [True]
+    held = [{**step, "action": np.zeros(3, np.float32)} for step in still]
+    with pytest.raises(UserError, match="wanted a drive to a goal"):
+        dataset(write(tmp_path / "held", everything(held)), tmp_path / "none")
 
 
 def without(drive: list[Step], topic: str, gap: range) -> list[Message]:
