@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from omnibody.policies.batch import Batch
-from omnibody.policies.diffusion.images import ImageEncoder, is_image
+from omnibody.policies.diffusion.images import FEATURES, ImageEncoder, is_image
 from omnibody.policies.diffusion.statistics import Extremes, Range
 from omnibody.policies.policy import Obs, State
 from omnibody.robots.spec import IOSpec
@@ -37,7 +37,7 @@ class Conditioner(nn.Module):
     @property
     def _size(self) -> int:
         """Of one observation."""
-        return len(self.observed.centre) + sum(encoder.width for encoder in self.images.values())
+        return len(self.observed.centre) + len(self.images) * FEATURES
 
     def begin(self, batch_size: int) -> State:
         """An empty history."""

@@ -9,6 +9,7 @@ from omnibody.robots.spec import Field
 
 CHANNELS = (32, 64, 64)  # each with half the resolution of the one before
 POINTS = 32  # points of interest, of which the features are the places
+FEATURES = 2 * POINTS  # of an image
 
 
 def is_image(part: Field) -> bool:
@@ -30,11 +31,6 @@ class ImageEncoder(nn.Module):
             layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(8, after), nn.SiLU()]
         self.layers = nn.Sequential(*layers, nn.Conv2d(CHANNELS[-1], POINTS, 1))
 
-    @property
-    def width(self) -> int:
-        """Features of an image."""
-        return 2 * POINTS
-
     def forward(self, images: Tensor) -> Tensor:
         """The features."""
         leading = images.shape[:-3]
@@ -43,4 +39,4 @@ class ImageEncoder(nn.Module):
         weights = maps.flatten(2).softmax(-1).view_as(maps)
         rows, columns = (torch.linspace(-1, 1, size, device=maps.device) for size in maps.shape[-2:])
         x, y = (weights.sum(2) * columns).sum(-1), (weights.sum(3) * rows).sum(-1)
-        return torch.cat([x, y], dim=-1).view(*leading, self.width)
+        return torch.cat([x, y], dim=-1).view(*leading, FEATURES)
