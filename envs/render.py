@@ -31,6 +31,7 @@ context = importlib.import_module("mujoco." + sys.argv[1]).GLContext(64, 64)
 context.make_current()
 context.free()
 """
+PROBE_SECONDS = 60
 FIELD_OF_VIEW = math.radians(45.0)  # vertical, of both cameras
 GOAL_COLOUR = np.array([0.0, 0.45, 0.7, 0.7], np.float32)
 Pose = tuple[float, float, float]
@@ -44,9 +45,11 @@ class GraphicsError(UserError, RuntimeError):
 def probe(backend: str) -> str:
     """Try one of BACKENDS in a process of its own; empty when it works, else the reason it does not."""
     environment = {k: v for k, v in os.environ.items() if k != "PYOPENGL_PLATFORM"} | {"MUJOCO_GL": backend}
-    result = subprocess.run(
-        [sys.executable, "-c", _PROBE, backend], env=environment, capture_output=True, text=True, timeout=60
-    )
+    command = [sys.executable, "-c", _PROBE, backend]
+    try:
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PROBE_SECONDS)
+    except subprocess.TimeoutExpired:
+        return f"no answer in {PROBE_SECONDS} s"
     return "" if result.returncode == 0 else (result.stderr.strip().splitlines() or ["killed"])[-1]
 
 

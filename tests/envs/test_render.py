@@ -6,7 +6,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from omnibody.envs import make_env
+from omnibody.envs import make_env, render
 from omnibody.envs.render import Chase, EnvRenderer, GraphicsError, Pose, Renderer, TopDown, graphics_backend
 
 WORLD = """
@@ -89,3 +89,9 @@ def test_env_renderer_follows_the_state_and_the_scene() -> None:
         return int((np.abs(first.astype(int) - picture).sum(-1) > 60).sum())
 
     assert changed(other) > changed(moved) > 0  # another scene differs more than another moment
+
+
+def test_a_platform_that_does_not_answer_is_not_usable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(render, "_PROBE", "import time; time.sleep(9)")
+    monkeypatch.setattr(render, "PROBE_SECONDS", 0.1)
+    assert render.probe.__wrapped__("egl") == "no answer in 0.1 s"
