@@ -9,10 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 from omnibody.robots.table import ROBOTS
@@ -23,6 +24,7 @@ MODULES = {
     "sim_node": "omnibody.deploy_ros.workstation.sim_node",
     "eval_node": "omnibody.deploy_ros.workstation.eval_node",
 }
+CODES = {"sim_node": 3, "policy_node": 4, "eval_node": 5}  # exit code when one ends that should not have
 PATIENCE = 5.0  # for a node to stop by itself [s]
 POLL = 0.1  # [s]
 # Linux sends SIGTERM to a child when its parent dies, in whatever way.
@@ -140,3 +142,25 @@ class Processes:
                 return
             except subprocess.TimeoutExpired:
                 continue
+
+
+def failed(program: Program, code: int, log: Path | None = None) -> int:
+    """Say that ``program`` ended and should not have; returns the exit code."""
+    how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+    words = f"; its last words are in {log}" if log else ""
+    print(f"omnibody: {program.name} ended {how}{words}", file=sys.stderr)
+    return CODES[program.executable]
+
+
+@contextmanager
+def signals() -> Iterator[None]:
+    """SIGTERM stops as Ctrl-C does, but with exit code 143."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

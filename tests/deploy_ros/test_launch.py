@@ -26,7 +26,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from omnibody.deploy_ros.workstation.deploy import SimCfg
+from omnibody.deploy_ros.workstation.fleet import SimCfg
 from omnibody.robots.errors import UserError
 from omnibody.robots.table import ROBOTS, load_robot
 from omnibody.sim_tasks.table import task_config
