@@ -123,8 +123,8 @@ class TopicEnv:
         if not self._restart.wait_for_service(timeout_sec=PATIENCE):
             raise UserError("reset: no simulator offers it; start sim_node, or give goals:=<file> for another robot")
         self._call(self._settings.set_parameters([Parameter("first_episode", value=episode)]))
+        self._heard.clear()  # not after the call: the start itself may come before the answer
         self._call(self._restart.call_async(Trigger.Request()))
-        self._heard.clear()
         self._until(lambda: any(_apart(m, start.pose) < NEAR for m, _ in self._heard), f"the start {start.pose}")
         while _apart(self._heard[0][0], start.pose) >= NEAR:
             self._heard.popleft()
