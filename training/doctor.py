@@ -45,7 +45,8 @@ while not heard and time.monotonic() < began + 10:
     publisher.publish(String(data="hello"))
     rclpy.spin_once(listener, timeout_sec=0.05)
 assert heard, "no message came through in 10 s"
-print(f"a message came through in {1e3 * (time.monotonic() - began):.0f} ms,", rclpy.get_rmw_implementation_identifier())
+milliseconds = 1e3 * (time.monotonic() - began)
+print(f"a message came through in {milliseconds:.0f} ms,", rclpy.get_rmw_implementation_identifier())
 """
 
 
