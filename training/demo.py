@@ -50,10 +50,10 @@ class DemoCfg:
     tasks: list[str] = field(default_factory=lambda: ["goal_nav/single_rack", "goal_nav/office"])  # measured in
     demonstrations: int = 400  # episodes
     base: CompassBaseCfg = field(default_factory=CompassBaseCfg)  # the imitation base
-    imitation: FitCfg = field(default_factory=lambda: FitCfg(epochs=8, batch_size=32))  # its training
+    imitation: FitCfg = field(default_factory=lambda: FitCfg(epochs=6, batch_size=32))  # its training
     residual: ResidualActorCfg = field(default_factory=lambda: ResidualActorCfg(initial_std=0.2))  # the specialists
     ppo: PpoCfg = field(default_factory=PpoCfg)  # their learner
-    rl_steps: int = 98_304  # environment steps per specialist
+    rl_steps: int = 65_536  # environment steps per specialist
     train_tier: str = "T1"  # fidelity of all training; measured is the best tier of each body
     rounds: int = 2  # of distillation
     label_steps: int = 150  # per world, body and round
