@@ -44,7 +44,7 @@ def test_a_killed_simulator_holds_it_and_a_new_one_sets_it_going(
     assert robot.until(lambda: robot.speed > 0.0, 180.0)
     sim.send_signal(signal.SIGKILL)
     sim.wait()
-    assert robot.stops() and robot.says("stale: clock")
+    assert robot.stops(2.0) and robot.says("stale: clock")  # a simulated clock may stand for 1 s
     sim = start_process(*simulator)  # its clock begins at zero again
     robot.heard.clear()
     assert robot.until(lambda: robot.speed > 0.0, 180.0)
@@ -52,7 +52,7 @@ def test_a_killed_simulator_holds_it_and_a_new_one_sets_it_going(
     assert robot.drives()
     sim.send_signal(signal.SIGKILL)
     sim.wait()
-    assert not robot.stops()  # the control: the last command stands
+    assert not robot.stops(2.0)  # the control: the last command stands
 
 
 def memory(robot: Any) -> float:
