@@ -88,7 +88,9 @@ def _digest(root: Path) -> str:
             digest.update(str(file.relative_to(root)).encode())
             with file.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "blake2b").digest())
-    digest.update((root / layout.ORIGIN).read_bytes())
+    origin = json.loads((root / layout.ORIGIN).read_text(encoding="utf-8"))
+    # Opening a finished dataset with a newer revision of the code notes that revision; the content stays the same.
+    digest.update(json.dumps({key: value for key, value in origin.items() if key != "revisions"}).encode())
     return digest.hexdigest()
 
 
