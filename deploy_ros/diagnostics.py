@@ -12,6 +12,7 @@ from nav_msgs.msg import Path
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
+from omnibody.deploy_ros import messages
 from omnibody.deploy_ros.runner import PolicyRunner
 from omnibody.robots.spec import Footprint
 
@@ -33,7 +34,7 @@ def path(header: Header, points: np.ndarray) -> Path:
     out = Path(header=header)
     for x, y in points.tolist():
         pose = PoseStamped(header=header)
-        pose.pose.position.x, pose.pose.position.y, pose.pose.orientation.w = x, y, 1.0
+        messages.fill_pose(pose.pose, x, y, 0.0)
         out.poses.append(pose)
     return out
 

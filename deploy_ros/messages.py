@@ -130,6 +130,12 @@ def fill_twist(message: Any, values: np.ndarray) -> None:
     message.linear.x, message.linear.y, message.angular.z = (float(v) for v in values)
 
 
+def fill_pose(message: Any, x: float, y: float, yaw: float) -> None:
+    """Write a ground pose [m, m, rad] into a ``Pose``; give a ``PoseStamped``'s own ``pose``."""
+    message.position.x, message.position.y = float(x), float(y)
+    message.orientation.z, message.orientation.w = math.sin(yaw / 2.0), math.cos(yaw / 2.0)
+
+
 def _string(data: bytes, at: int, number: Any) -> tuple[str, int]:
     """A CDR string that begins at ``at``, and where the four-byte number behind it does."""
     (length,) = number(data, at)

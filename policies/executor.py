@@ -74,16 +74,11 @@ class Executor:
 
     def _act_in_part(self, obs: Obs, due: Tensor) -> None:
         """Call the policy for the rows that are ``due`` (N,) and show the step to the others."""
-        parts: list[State] = []
-        for rows in (torch.nonzero(due)[:, 0].to(self.device), torch.nonzero(~due)[:, 0].to(self.device)):
-            seen, state = ({key: value[rows] for key, value in part.items()} for part in (obs, self._state))
-            if parts:
-                parts.append(self.policy.observe(seen, state))
-            else:
-                chunk, state = self.policy.act(seen, self._announced(state, rows.cpu()))
-                parts.append(state)
-        back = torch.argsort(torch.cat([torch.nonzero(due)[:, 0], torch.nonzero(~due)[:, 0]])).to(self.device)
-        self._state = {key: torch.cat([part[key] for part in parts])[back] for key in parts[0]}
+        called, shown = torch.nonzero(due)[:, 0], torch.nonzero(~due)[:, 0]
+        chunk, after = self.policy.act(_rows(obs, called), self._announced(_rows(self._state, called), called))
+        others = self.policy.observe(_rows(obs, shown), _rows(self._state, shown))
+        back = torch.argsort(torch.cat([called, shown])).to(self.device)
+        self._state = {key: torch.cat([after[key], others[key]])[back] for key in after}
         whole = torch.zeros_like(self._plan)
         whole[due] = chunk.cpu()
         self._take(due, whole)
@@ -110,6 +105,11 @@ class Executor:
         self._row = torch.where(now, 0, self._row)
         self._coming = torch.where((due & ~now)[:, None, None], chunk, self._coming)
         self._wait = torch.where(due & ~now, self.latency, self._wait)
+
+
+def _rows(tensors: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+    """Some of the rows of all tensors."""
+    return {key: value[rows.to(value.device)] for key, value in tensors.items()}
 
 
 @torch.inference_mode()

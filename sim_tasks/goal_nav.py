@@ -165,7 +165,8 @@ class GoalNav:
         self._surveyed = None
         self._goal_cells[row], self._stale[row] = (scene, cells[1]), self._posed
         self._last_action[row] = 0.0
-        self._last_cost[row] = self._cost_at(np.tile(start[:2], (self.num_envs, 1)))[row]
+        here = np.array([[start[:2]]])
+        self._last_cost[row] = sample(self._cost[row : row + 1], here, self.grid.origin, self.grid.resolution)[0, 0]
         return Start(scene, start)
 
     def _draw(self, scene: int, rng: np.random.Generator) -> tuple[Pose, Pose]:
@@ -290,10 +291,6 @@ class GoalNav:
     def turns_in_place(self) -> bool:
         """Whether the goal's heading counts."""
         return self.embodiment.limits.min_turning_radius == 0.0
-
-    def _cost_at(self, position: np.ndarray) -> np.ndarray:
-        """Cost-to-go at world points (N, 2), (N,) [m]."""
-        return sample(self._cost, position[:, None], self.grid.origin, self.grid.resolution)[:, 0]
 
 
 def _geodesic(task: GoalNav, seen: _Survey, action: np.ndarray) -> dict[str, np.ndarray]:

@@ -33,6 +33,7 @@ from sensor_msgs.msg import Image, JointState, LaserScan
 from std_msgs.msg import Bool, Header
 from std_srvs.srv import Trigger
 
+from omnibody.deploy_ros import diagnostics, messages
 from omnibody.envs.camera import SEEN_GROUPS
 from omnibody.envs.make import make_env
 from omnibody.robots.errors import UserError
@@ -121,9 +122,10 @@ class SimNode(Node):
             self._next = step.obs
 
     def _take_command(self, message: Twist) -> None:
-        command = np.array([message.linear.x, message.linear.y, message.angular.z])
-        if not np.isfinite(command).all():
-            self._log.error(f"cmd_vel: wanted finite numbers, came {command.tolist()}; ignored")
+        try:
+            command = messages.twist(message, "cmd_vel")
+        except messages.MessageError as error:
+            self._log.error(f"{error}; ignored")
             return
         self._command, self._command_step, self._answered = command, self._steps, True
 
@@ -141,8 +143,10 @@ class SimNode(Node):
         if self._next is None:  # else the simulator is in the next episode already
             x, y = self._world.position[0, :2].double().numpy()
             way = self.env.task.way(0, np.array([x, y]))  # type: ignore[attr-defined]
-            self._goal.publish(_pose(odom, *self.env.task.goal[0]))  # type: ignore[attr-defined]
-            self._plan.publish(Path(header=odom, poses=[_pose(odom, x, y, 0.0) for x, y in way]))
+            goal = PoseStamped(header=odom)
+            messages.fill_pose(goal.pose, *self.env.task.goal[0])  # type: ignore[attr-defined]
+            self._goal.publish(goal)
+            self._plan.publish(diagnostics.path(odom, way))
             self._scan.publish(self._laser(stamp))
             self._joints.publish(self._joint_state(stamp))
         self._hit.publish(Bool(data=self._collision))
@@ -190,13 +194,6 @@ class SimNode(Node):
             position=data.qpos[model.jnt_qposadr[joints]].tolist(),
             velocity=data.qvel[model.jnt_dofadr[joints]].tolist(),
         )
-
-
-def _pose(header: Header, x: float, y: float, yaw: float) -> PoseStamped:
-    message = PoseStamped(header=header)
-    message.pose.position.x, message.pose.position.y = float(x), float(y)
-    message.pose.orientation.z, message.pose.orientation.w = math.sin(yaw / 2.0), math.cos(yaw / 2.0)
-    return message
 
 
 def main() -> int:

@@ -179,10 +179,8 @@ class TopicEnv:
         self._commands += 1
 
     def _goal_message(self, header: Header) -> PoseStamped:
-        x, y, yaw = self.goals[int(self.episode[0])]
         goal = PoseStamped(header=header)
-        goal.pose.position.x, goal.pose.position.y = x, y
-        goal.pose.orientation.z, goal.pose.orientation.w = np.sin(yaw / 2.0), np.cos(yaw / 2.0)
+        messages.fill_pose(goal.pose, *self.goals[int(self.episode[0])])
         return goal
 
     def _call(self, future: Any) -> None:
