@@ -136,10 +136,7 @@ class PushT:
 
     def recorded(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Observations, reward and success (L, ...) of a recorded ``state`` (L, 5): tool x, y, T x, y [px], angle."""
-        if "state" not in columns or columns["state"].shape[1:] != (5,):
-            came = {name: values.shape[1:] for name, values in columns.items()}
-            raise UserError(f"source: push_t wants a column state of 5 (tool x, y, T x, y, angle), came {came}")
-        state = columns["state"].astype(np.float64)
+        state = recorded_state(columns)
         goal = np.tile(self.goals[0], (len(state), 1))
         coverage = tee.overlap(state[:, 2:], goal) / tee.AREA
         seen = observations(state[:, :2], state[:, 2:], goal)
@@ -147,6 +144,14 @@ class PushT:
 
     def _coverage(self, world: TableWorld) -> Tensor:
         return torch.from_numpy(tee.overlap(world.block.numpy(), self.goal) / tee.AREA)
+
+
+def recorded_state(columns: dict[str, np.ndarray]) -> np.ndarray:
+    """The column ``state`` (L, 5) of a recording: tool x, y, T x, y [px], angle [rad]."""
+    if "state" not in columns or columns["state"].shape[1:] != (5,):
+        came = {name: values.shape[1:] for name, values in columns.items()}
+        raise UserError(f"source: push_t wants a column state of 5 (tool x, y, T x, y, angle), came {came}")
+    return columns["state"].astype(np.float64)
 
 
 def start(rng: np.random.Generator) -> np.ndarray:

@@ -120,7 +120,8 @@ def parameter_groups(policy: nn.Module, weight_decay: float) -> list[dict[str, A
 def all_cores() -> Iterator[None]:
     """Give torch this process's share of the cores; verbs that step worlds beside a network leave it only one."""
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     try:
         yield
     finally:

@@ -1,8 +1,9 @@
 """``omnibody import``: recordings made elsewhere become a dataset like one that ``omnibody collect`` wrote.
 
-With ``task`` the recording is seen through the task: its observations, reward and success, as in the simulator. Without
-one, every column is an observation with the bounds that the data have. No recording says what its last step led to, so
-its last observation stands for that; and the recorded actions are the expert's.
+With ``task`` the recording is seen through the task: its observations, reward and success, as in the simulator; one of
+Push-T can also be moved to the task's goal and be mirrored. Without a task, every column is an observation with the
+bounds that the data have. No recording says what its last step led to, so its last observation stands for that; and the
+recorded actions are the expert's.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from omnibody.robots.errors import UserError
 from omnibody.robots.spec import Field, IOSpec
 from omnibody.robots.table import load_body
 from omnibody.sim_tasks.push_t import PushT, PushTCfg
+from omnibody.sim_tasks.push_t_motion import mirror, moved, to_goal
 from omnibody.sim_tasks.table import task_config
 from omnibody.training.config import parse
 from omnibody.training.data.layout import Episode, Origin
@@ -36,6 +38,8 @@ class ImportCfg:
     source: str = MISSING  # an .npz or zarr replay buffer, a LeRobot dataset folder, or hf://owner/name
     out: str = MISSING  # folder of the dataset
     task: str = ""  # whose recording it is, e.g. push_t; empty: columns are taken as they are
+    recorded_for: str = ""  # the task it was recorded for if that had another goal, e.g. push_t/shifted
+    mirror: bool = False  # also every episode's mirror image; of push_t
     rate_hz: float | None = None  # steps per second, where neither the source nor the task says
 
 
@@ -43,7 +47,7 @@ def import_source(cfg: ImportCfg) -> int:
     """Run what ``cfg`` says; returns how many episodes ``cfg.out`` holds."""
     source = read_source(cfg.source)
     task = _task(cfg.task)
-    seen = [_through(task, columns) for columns in source.episodes]
+    seen = [_through(task, columns) for columns in _moved(cfg, task, source.episodes)]
     with DatasetWriter(cfg.out, _origin(cfg, source, task, seen), git_revision() or "unknown") as writer:
         for columns in tqdm(seen[writer.num_episodes :], desc="import", unit="episode", delay=2):
             writer.append(_episode(columns))
@@ -57,6 +61,19 @@ def _task(name: str) -> PushT | None:
     if not isinstance(task, PushTCfg) or len(task.goals) > 1:
         raise UserError(f"task: wanted one that can read recordings, push_t or push_t/shifted, came {name}")
     return task.build(load_body("pusher"), 1)
+
+
+def _moved(cfg: ImportCfg, task: PushT | None, episodes: list[Columns]) -> list[Columns]:
+    """The episodes at the task's goal and, if asked for, behind them their mirror images."""
+    if not cfg.recorded_for and not cfg.mirror:
+        return episodes
+    if task is None:
+        raise UserError("recorded_for, mirror: wanted task=push_t with them, came no task")
+    goal, before = task.goals[0], _task(cfg.recorded_for) or task
+    episodes = [moved(columns, to_goal(before.goals[0], goal), task.body.size) for columns in episodes]
+    if cfg.mirror:
+        episodes += [moved(columns, mirror(goal), task.body.size) for columns in episodes]
+    return [columns for columns in episodes if len(columns[ACTION])]
 
 
 def _through(task: PushT | None, columns: Columns) -> Columns:

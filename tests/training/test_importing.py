@@ -126,3 +126,19 @@ def test_bad_sources_are_refused(message: str, tmp_path: Path, arrays: dict[str,
     with pytest.raises(UserError, match=message):
         import_source(ImportCfg(source=str(source), out=str(tmp_path / "out"), task="push_t"))
     assert not (tmp_path / "out").exists()
+
+
+def test_mirror_images_follow_their_episodes(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """The canonical table is its own mirror image: nothing is cut, coverage stays, twice mirrored is the same."""
+    source = saved(tmp_path / "push_t.npz", arrays)
+    assert import_source(ImportCfg(source=str(source), out=str(tmp_path / "out"), task="push_t", mirror=True)) == 6
+    dataset = open_dataset(tmp_path / "out")
+    assert dataset.length.tolist() == [*LENGTHS, *LENGTHS]
+    one, other = (slice(dataset.first[n], dataset.first[n] + LENGTHS[1]) for n in (1, 4))
+    reward, action = dataset.arrays["reward"], dataset.arrays["action"]
+    np.testing.assert_allclose(reward[one], reward[other], atol=1e-6)
+    np.testing.assert_allclose(512 - action[one][:, ::-1], action[other], atol=1e-3)
+    left, right = (dataset.arrays["obs.corners"][rows].reshape(-1, 8, 2) for rows in (one, other))
+    swapped = [1, 0, 7, 6, 5, 4, 3, 2]  # which corner is which in the mirror
+    np.testing.assert_allclose(512 - left[..., ::-1], right[:, swapped], atol=1e-3)
+    assert np.abs(left - right).max() > 10  # they are two episodes
