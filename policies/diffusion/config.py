@@ -49,6 +49,9 @@ class DiffusionCfg:
     goal_keys: list[str] = field(default_factory=list)  # observations that are the goal, which can be left out
     goal_dropout: float = 0.0  # share of training samples without their goal
     guidance: float = 1.0  # weight of the goal while sampling; 1 is plain conditioning, 0 ignores the goal
+    relative_to: str = (
+        ""  # the observation that actions are told from, as a tool's position; empty: actions as they are
+    )
     obs_steps: int = 2  # observations the policy sees, the present one the last
     horizon: int = 16  # actions it foresees, from the present one on
     chunk: int = 8  # actions executed per call
@@ -136,6 +139,10 @@ class DiffusionCfg:
 
         if missing := [key for key in (*self.obs_keys, *self.goal_keys) if key not in spec.obs]:
             raise UserError(f"obs_keys: wanted some of {sorted(spec.obs)}, came {missing}; name keys of the task")
+        if self.relative_to:
+            fitting = [key for key, part in spec.obs.items() if part.shape == spec.action.shape]
+            if self.relative_to not in fitting:
+                raise UserError(f"relative_to: wanted one of {fitting}, shaped like an action, came {self.relative_to}")
         return Diffusion(self, spec)
 
 

@@ -22,7 +22,7 @@ from omnibody.policies.diffusion.objectives import SELF_SHARE, consistency_loss,
 from omnibody.policies.diffusion.parameterisation import input_scale, target, to_x0
 from omnibody.policies.diffusion.processes import perturb
 from omnibody.policies.diffusion.sampling import Network, Table
-from omnibody.policies.diffusion.statistics import Extremes, Range
+from omnibody.policies.diffusion.statistics import SIGMA_DATA, Extremes, Spread, flat_bound
 from omnibody.policies.diffusion.unet import UNet1d
 from omnibody.policies.policy import Context, Obs, Policy, State
 from omnibody.robots.errors import UserError
@@ -34,6 +34,8 @@ Past = tuple[Tensor, Tensor]  # executed actions (B, past, Da), and which of the
 
 class Diffusion(Policy):
     """State, besides that of `Conditioner`: ``calls`` (B, 1) int64 of `act`. All actions in it are normalised.
+
+    With ``relative_to``: ``origin`` (B, Da), that observation at the last call, from which actions are told.
 
     Streaming: ``buffer`` (B, T, Da), half denoised, and ``unplanned`` (B, 1) bool before the first call. With a prefix:
     ``plan`` (B, T, Da) of the last call and ``committed`` (B, 1) int64, which who executes sets to the number of first
@@ -47,10 +49,12 @@ class Diffusion(Policy):
         self.process = cfg.noise_process()
         chunks = cfg.horizon // cfg.chunk if cfg.streaming else 1
         self._levels = LevelMixture(cfg.levels, cfg.density, cfg.horizon, chunks, cfg.prefix)
-        self.actions = Range([spec.action])
+        self.actions = Spread(spec.action)
         self.conditioner = Conditioner(spec, cfg.seen(spec), cfg.goal_keys, cfg.obs_steps)
-        self.sigma_data: Tensor
-        self.register_buffer("sigma_data", torch.tensor(0.5))
+        self.low: Tensor
+        self.high: Tensor
+        for name in ("low", "high"):  # of actions
+            self.register_buffer(name, flat_bound(getattr(spec.action, name), spec.action), persistent=False)
         rows = staircase_rows(cfg.steps, chunks, cfg.chunk) if cfg.streaming else uniform_rows(cfg.steps, cfg.horizon)
         self.rows: Tensor
         self.register_buffer("rows", rows, persistent=False)
@@ -64,22 +68,22 @@ class Diffusion(Policy):
         self.register_load_state_dict_post_hook(_forget_table)
 
     def fit_statistics(self, batches: Iterable[Batch]) -> None:
-        """Bounds of observations, goals and actions, and the actions' root mean square."""
+        """Bounds of observations and goals, mean and spread of actions."""
         extremes = {name: Extremes() for name in ("observed", "wanted", "actions")}
         for batch in batches:
             self.conditioner.fit(batch, extremes)
-            extremes["actions"].add(batch.expert.flatten(2))
+            extremes["actions"].add(self._told(batch))
         extremes["observed"].apply(self.conditioner.observed)
         extremes["wanted"].apply(self.conditioner.wanted)
-        extremes["actions"].apply(self.actions)
-        self.sigma_data.copy_(extremes["actions"].root_mean_square(self.actions))
+        self.actions.set(extremes["actions"])
         self._table = None
 
     def table(self) -> Table:
-        """The sampler's weights: constants of the configuration and of ``sigma_data``, made once."""
+        """The sampler's weights: constants of the configuration and of the actions' extremes, made once."""
         if self._table is None or self._table.rows.device != self.rows.device:
             cfg = self.cfg
-            self._table = Table.of(self.rows, self.process, cfg.prediction, self.sigma_data, cfg.rule, cfg.eta)
+            bounds = (self.actions.low, self.actions.high)
+            self._table = Table.of(self.rows, self.process, cfg.prediction, SIGMA_DATA, cfg.rule, cfg.eta, bounds)
         return self._table
 
     # --- training
@@ -92,7 +96,7 @@ class Diffusion(Policy):
         cfg = self.cfg
         if batch.expert.shape[1] != (wanted := cfg.obs_steps - 1 + cfg.horizon):
             raise UserError(f"action_steps: wanted obs_steps - 1 + horizon = {wanted}, came {batch.expert.shape[1]}")
-        actions = self.actions.normalise(batch.expert.flatten(2))
+        actions = self.actions.normalise(self._told(batch))
         x0 = actions[:, cfg.obs_steps - 1 :]
         past = self._past_of(batch, actions) if cfg.past else None
         condition = self.conditioner.of_batch(batch, cfg.goal_dropout, generator)
@@ -102,7 +106,7 @@ class Diffusion(Policy):
             return self._shortcut_loss(x0, noise, s, condition, generator)
         x = perturb(self.process, x0, noise, s)
         output = self._output(x, s, condition, past=past)
-        error = (output - target(cfg.prediction, self.process, x0, noise, s, self.sigma_data)).square()
+        error = (output - target(cfg.prediction, self.process, x0, noise, s, SIGMA_DATA)).square()
         error = error * (s > 0).unsqueeze(-1) if cfg.prefix else error
         loss = error.mean()
         parts = {"denoise": loss.item()}
@@ -111,12 +115,17 @@ class Diffusion(Policy):
             loss, parts = loss + jumps, {**parts, "consistency": jumps.item()}
         return loss, parts
 
+    def _told(self, batch: Batch) -> Tensor:
+        """The expert's actions (B, ., Da), from the present observation ``relative_to`` on if there is one."""
+        actions, key = batch.expert.flatten(2), self.cfg.relative_to
+        return actions - batch.obs[key][:, self.cfg.obs_steps - 1, None] if key else actions
+
     def _shortcut_loss(
         self, x0: Tensor, noise: Tensor, s: Tensor, condition: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
         own = max(1, round(SELF_SHARE * len(x0)))
         x, to = perturb(self.process, x0, noise, s), s.clone()
-        goal = target(self.cfg.prediction, self.process, x0, noise, s, self.sigma_data)
+        goal = target(self.cfg.prediction, self.process, x0, noise, s, SIGMA_DATA)
         first = shortcut_targets(self._velocity, x0[:own], noise[:own], condition[:own], generator)
         x, s, to, goal = (torch.cat([a, b[own:]]) for a, b in zip(first, (x, s, to, goal), strict=True))
         error = (self._output(x, s, condition, to=to) - goal).square()
@@ -128,7 +137,7 @@ class Diffusion(Policy):
 
     def _clean(self, x: Tensor, s: Tensor, to: Tensor, condition: Tensor) -> Tensor:
         output = self._output(x, s, condition, to=to)
-        return to_x0(self.cfg.prediction, self.process, output, x, s, self.sigma_data)
+        return to_x0(self.cfg.prediction, self.process, output, x, s, SIGMA_DATA)
 
     def _output(
         self, x: Tensor, s: Tensor, condition: Tensor, to: Tensor | None = None, past: Past | None = None
@@ -136,7 +145,7 @@ class Diffusion(Policy):
         """The network's output (B, T, D) at levels s (B, T); a jumping one is told ``to``, or else that it denoises."""
         if self.cfg.objective is not Objective.DENOISE and to is None:
             to = s
-        scale = input_scale(self.cfg.prediction, self.process, s.unsqueeze(-1), self.sigma_data)
+        scale = input_scale(self.cfg.prediction, self.process, s.unsqueeze(-1), SIGMA_DATA)
         seen = x if scale is None else x * scale
         if past is None:
             return self.net(seen, s, condition, to)
@@ -150,6 +159,8 @@ class Diffusion(Policy):
         cfg, centre = self.cfg, self.actions.centre
         state = self.conditioner.begin(batch_size)
         state["calls"] = torch.zeros(batch_size, 1, dtype=torch.int64, device=centre.device)
+        if cfg.relative_to:
+            state["origin"] = centre.new_zeros(batch_size, self.dim)
         if cfg.streaming:
             state["buffer"] = centre.new_zeros(batch_size, cfg.horizon, self.dim)
             state["unplanned"] = torch.ones(batch_size, 1, dtype=torch.bool, device=centre.device)
@@ -170,7 +181,7 @@ class Diffusion(Policy):
 
         Without a generator the noise is a function of the number of calls in the episode: always the same draws.
         """
-        state = self.observe(obs, state)
+        state = self._from_here(self.observe(obs, state), obs)
         condition, table = self.conditioner.condition(state, obs), self.table()
         noise = self._noise(state["calls"], generator)
         x = table.start * noise()
@@ -183,8 +194,28 @@ class Diffusion(Policy):
             x = torch.where(fixed, state["plan"].roll(-self.cfg.chunk, dims=1), x)
         x, x0 = table.walk(self._bound(condition, state, fixed), x, noise, fixed)
         plan = x0 if fixed is None else torch.where(fixed, x, x0)
-        action = self.actions.physical(plan).view(len(x), -1, *self.spec.action.shape)
-        return action, state | self._memory(state, x, plan)
+        action = self.actions.physical(plan)
+        if self.cfg.relative_to:
+            action = (action + obs[self.cfg.relative_to].unsqueeze(1)).clamp(self.low, self.high)
+        return action.view(len(x), -1, *self.spec.action.shape), state | self._memory(state, x, plan)
+
+    def _from_here(self, state: State, obs: Obs) -> State:
+        """The state with what it keeps of earlier actions told from the present observation ``relative_to`` on.
+
+        Half denoised ones shift by alpha of their level, as that is how much of the action is in them.
+        """
+        if not self.cfg.relative_to:
+            return state
+        origin = obs[self.cfg.relative_to]
+        shift = ((state["origin"] - origin) / self.actions.scale).unsqueeze(1)
+        moved = State(origin=origin)
+        if self.cfg.streaming:
+            moved["buffer"] = state["buffer"] + self.process.alpha(self.rows[-1].unsqueeze(-1)) * shift
+        if self.cfg.prefix:
+            moved["plan"] = state["plan"] + shift
+        if self.cfg.past:
+            moved["past"] = (state["past"] + shift) * state["known"].unsqueeze(-1)
+        return state | moved
 
     def _bound(self, condition: Tensor, state: State, fixed: Tensor | None) -> Network:
         """The network with all that stays for a call worked out: the codes of the condition and of every level."""
@@ -224,7 +255,7 @@ class Diffusion(Policy):
         """Executed actions (B, past, Da) as the network sees them and their levels: 0, or 1 before the episode."""
         tokens, known = past
         levels = 1.0 - known.float()
-        scale = input_scale(self.cfg.prediction, self.process, torch.zeros_like(self.sigma_data), self.sigma_data)
+        scale = input_scale(self.cfg.prediction, self.process, levels.new_zeros(()), SIGMA_DATA)
         return tokens if scale is None else tokens * scale, levels
 
     def _past_of(self, batch: Batch, actions: Tensor) -> Past:

@@ -14,6 +14,8 @@ from omnibody.policies.diffusion.rules import Rule, Weights, step_weights
 
 Network = Callable[[Tensor, int], Tensor]  # x (B, T, D) and the index of a row of levels -> output (B, T, D)
 
+Bounds = tuple[Tensor, Tensor]  # least and largest values of data, (D,) each or for all
+
 
 @dataclass(frozen=True)
 class Table:
@@ -25,14 +27,25 @@ class Table:
     scale: Tensor | None
     steps: list[Weights]
     start: Tensor
+    bounds: Bounds
 
     @staticmethod
-    def of(rows: Tensor, process: Process, prediction: Prediction, sigma_data: Tensor, rule: Rule, eta: float) -> Table:
-        """The table of a rule; ``rows`` fall from the level a sampler starts at."""
+    def of(
+        rows: Tensor,
+        process: Process,
+        prediction: Prediction,
+        sigma_data: float,
+        rule: Rule,
+        eta: float,
+        bounds: Bounds,
+    ) -> Table:
+        """The table of a rule; ``rows`` fall from the level a sampler starts at, data lie within ``bounds``."""
         levels = rows.unsqueeze(-1)
         on_x, on_output = x0_weights(prediction, process, levels, sigma_data)
         scale = input_scale(prediction, process, levels, sigma_data)
-        return Table(rows, on_x, on_output, scale, step_weights(rule, process, rows, eta), process.sigma(levels[0]))
+        return Table(
+            rows, on_x, on_output, scale, step_weights(rule, process, rows, eta), process.sigma(levels[0]), bounds
+        )
 
     @property
     def evaluations(self) -> int:
@@ -45,12 +58,12 @@ class Table:
         return sum(step.fresh is not None for step in self.steps)
 
     def x0(self, network: Network, x: Tensor, row: int, fixed: Tensor | None) -> Tensor:
-        """The clean data the network says, cut to [-1, 1]: with few steps the main stabiliser."""
+        """The clean data the network says, cut to the data's bounds: with few steps the main stabiliser."""
         seen = x
         if self.scale is not None:
             seen = x * (self.scale[row] if fixed is None else torch.where(fixed, self.scale[-1], self.scale[row]))
         output = network(seen, row)
-        return torch.addcmul(self.on_x[row] * x, self.on_output[row], output).clamp_(-1, 1)
+        return torch.addcmul(self.on_x[row] * x, self.on_output[row], output).clamp_(*self.bounds)
 
     def walk(
         self, network: Network, x: Tensor, noise: Callable[[], Tensor], fixed: Tensor | None = None

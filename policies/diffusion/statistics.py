@@ -1,4 +1,4 @@
-"""Min-max normalisation to [-1, 1] with bounds from a specification or, better, from data."""
+"""Normalisation, with bounds from a specification or better from data: observations by extremes, actions by spread."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from omnibody.robots.spec import Field
+
+SIGMA_DATA = 0.5  # root mean square of normalised actions, as EDM supposes (arXiv 2206.00364, table 1)
 
 
 class Range(nn.Module):
@@ -21,8 +23,8 @@ class Range(nn.Module):
 
     def __init__(self, fields: Sequence[Field]) -> None:
         super().__init__()
-        low = torch.cat([_flat(field.low, field) for field in fields]) if fields else torch.zeros(0)
-        high = torch.cat([_flat(field.high, field) for field in fields]) if fields else torch.zeros(0)
+        low = torch.cat([flat_bound(field.low, field) for field in fields]) if fields else torch.zeros(0)
+        high = torch.cat([flat_bound(field.high, field) for field in fields]) if fields else torch.zeros(0)
         endless = ~(low.isfinite() & high.isfinite())
         self.register_buffer("centre", torch.zeros_like(low))
         self.register_buffer("half_width", torch.ones_like(low))
@@ -43,8 +45,45 @@ class Range(nn.Module):
         return torch.addcmul(self.centre, values, self.half_width)
 
 
+class Spread(nn.Module):
+    """Centre and scale (C,) of actions, as buffers: in their units data have mean 0 and root mean square `SIGMA_DATA`.
+
+    So noise of unit variance hides actions that barely change as well as ones that jump. ``low`` and ``high`` (C,)
+    are the data's extremes in these units. Starts with the bounds of the field as -1 and 1.
+    """
+
+    centre: Tensor
+    scale: Tensor
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, field: Field) -> None:
+        super().__init__()
+        bounds = Range([field])
+        one = torch.ones_like(bounds.centre)
+        for name, value in (("centre", bounds.centre), ("scale", bounds.half_width), ("low", -one), ("high", one)):
+            self.register_buffer(name, value.clone())
+
+    def set(self, seen: Extremes) -> None:
+        """Take the statistics of ``seen``; a dimension that never changes keeps scale 1."""
+        mean, deviation, low, high = seen.moments()
+        scale = deviation / SIGMA_DATA
+        scale = torch.where(deviation > 1e-6 * (1 + mean.abs()), scale, torch.ones_like(scale))
+        for name, value in (("centre", mean), ("scale", scale), ("low", (low - mean) / scale)):
+            getattr(self, name).copy_(value)
+        self.high.copy_((high - mean) / scale)
+
+    def normalise(self, values: Tensor) -> Tensor:
+        """Physical (..., C) -> units of the data's spread."""
+        return (values - self.centre) / self.scale
+
+    def physical(self, values: Tensor) -> Tensor:
+        """The reverse."""
+        return torch.addcmul(self.centre, values, self.scale)
+
+
 class Extremes:
-    """Smallest, largest and mean square about the middle of the values (..., C) it is shown."""
+    """Smallest, largest, mean and deviation of the values (..., C) it is shown."""
 
     def __init__(self) -> None:
         self.low: Tensor | None = None
@@ -65,12 +104,15 @@ class Extremes:
         if self.low is not None and self.high is not None:
             target.set(self.low.float(), self.high.float())
 
-    def root_mean_square(self, target: Range) -> Tensor:
-        """Of the values as ``target`` normalises them, over all dimensions."""
-        mean, square = self._sum / self._count, self._square / self._count
-        centre = target.centre.double()
-        return ((square - 2 * centre * mean + centre**2) / target.half_width.double() ** 2).mean().sqrt().float()
+    def moments(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Mean, standard deviation, smallest and largest (C,), float32."""
+        if self.low is None or self.high is None:
+            raise ValueError("wanted values, came none")
+        mean = self._sum / self._count
+        deviation = (self._square / self._count - mean**2).clamp_min(0).sqrt()
+        return mean.float(), deviation.float(), self.low.float(), self.high.float()
 
 
-def _flat(bound: Sequence[float], field: Field) -> Tensor:
+def flat_bound(bound: Sequence[float], field: Field) -> Tensor:
+    """A bound of a field for each of its flat values (C,)."""
     return torch.tensor(bound, dtype=torch.float32).expand(field.shape).flatten()

@@ -11,7 +11,9 @@ from omnibody.policies.diffusion.config import DiffusionCfg, Net, Objective, Pro
 from omnibody.policies.diffusion.images import ImageEncoder
 from omnibody.policies.diffusion.parameterisation import Prediction
 from omnibody.policies.diffusion.policy import Diffusion
+from omnibody.policies.diffusion.processes import perturb
 from omnibody.policies.diffusion.rules import Rule
+from omnibody.policies.diffusion.statistics import SIGMA_DATA
 from omnibody.policies.policy import Context, where_state
 from omnibody.robots.errors import UserError
 from omnibody.robots.spec import Field, IOSpec
@@ -32,7 +34,8 @@ BESO = {"process": ProcessName.EDM, "prediction": Prediction.EDM, "past": 1}
 GOAL = {"obs_keys": ["place"], "goal_keys": ["goal"], "goal_dropout": 0.1}
 SHORTCUT = {"objective": Objective.SHORTCUT, "steps": 1}
 CONSISTENCY = {"objective": Objective.CONSISTENCY, "rule": Rule.JUMP, "steps": 2}
-MEMBERS = [{}, STREAM, PREFIX, BESO, GOAL | {"guidance": 2.0}, SHORTCUT, CONSISTENCY]
+RELATIVE = {"relative_to": "place"}
+MEMBERS = [{}, STREAM, PREFIX, BESO, GOAL | {"guidance": 2.0}, SHORTCUT, CONSISTENCY, RELATIVE, RELATIVE | STREAM]
 
 
 def made(seed: int = 0, **settings: object) -> Diffusion:
@@ -109,6 +112,41 @@ def test_a_streaming_policy_alone_remembers_its_plan() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("process", [ProcessName.FLOW, ProcessName.VP])
+def test_a_plan_half_denoised_stays_where_it_is_when_the_robot_moves(process: ProcessName) -> None:
+    """Told from the new place on, the buffer is what the same actions and noise would have given there."""
+    prediction = Prediction.FLOW if process is ProcessName.FLOW else Prediction.V
+    policy = made(process=process, prediction=prediction, **RELATIVE, **STREAM)
+    absolute, here, there = torch.rand(3, 4, 2, generator=rng()), torch.zeros(3, 2), torch.rand(3, 2, generator=rng(1))
+
+    def buffer(origin: torch.Tensor) -> torch.Tensor:
+        told = policy.actions.normalise(absolute - origin.unsqueeze(1))
+        return perturb(policy.process, told, torch.randn(told.shape, generator=rng(2)), policy.rows[-1].expand(3, -1))
+
+    state = policy.begin(CONTEXT, 3) | {"buffer": buffer(here), "origin": here}
+    moved = policy._from_here(state, {"place": there})["buffer"]
+    torch.testing.assert_close(moved, buffer(there))
+    assert not torch.allclose(moved, buffer(here), atol=1e-2)
+
+
+@torch.no_grad()
+def test_relative_actions_follow_the_observation_within_the_bounds() -> None:
+    """A network that sees nothing of the place still acts from there; without ``relative_to`` it does not."""
+    low, far = torch.tensor([[1.0, 3.0]]), torch.tensor([[2.0, 3.0]])
+    for settings, follows in ((RELATIVE, True), ({}, False)):
+        policy = made(obs_keys=["goal"], obs_steps=1, **settings)
+        policy.actions.centre.zero_(), policy.actions.scale.fill_(0.1)
+        one, other = (policy.act(observed(1) | {"place": at}, policy.begin(CONTEXT, 1))[0] for at in (low, far))
+        torch.testing.assert_close(other - one, (far - low).expand(4, 2)[None] * follows)
+        assert (policy.act(observed(1) | {"place": 99 * far}, policy.begin(CONTEXT, 1))[0] <= 4).all()
+
+
+def test_only_an_observation_shaped_like_an_action_can_be_its_origin() -> None:
+    with pytest.raises(UserError, match="relative_to: wanted one of .*goal.*, shaped like an action, came nothing"):
+        made(relative_to="nothing")
+
+
+@torch.no_grad()
 def test_streaming_over_one_chunk_is_the_plain_policy_to_the_bit() -> None:
     obs, seed = observed(2), 3
     one, plain, two = (made(chunk=chunk, streaming=on) for chunk, on in ((4, True), (4, False), (2, True)))
@@ -132,24 +170,24 @@ def test_the_history_is_the_last_steps_and_begins_with_repeats() -> None:
 def test_statistics_come_from_the_data_and_constant_dimensions_are_safe(tmp_path) -> None:
     policy = made()
     batch = windows(policy, 64)
-    before = policy.actions.half_width.clone()
-    policy.fit_statistics([dataclasses.replace(batch, expert=1 + batch.expert / 8)])
-    low, high = (1 + batch.expert / 8).amin((0, 1)), (1 + batch.expert / 8).amax((0, 1))
-    ends = policy.actions.normalise(torch.stack([low, high]))
-    torch.testing.assert_close(ends, torch.tensor([[-1.0, -1.0], [1.0, 1.0]]))
-    torch.testing.assert_close(policy.actions.physical(ends), torch.stack([low, high]))
-    assert not torch.equal(before, policy.actions.half_width)
+    actions = (1 + batch.expert / 8) * torch.tensor([1.0, 0.0])
+    policy.fit_statistics([dataclasses.replace(batch, expert=actions)])
+    told, spread = policy.actions.normalise(actions), policy.actions
+    torch.testing.assert_close(told.mean((0, 1)), torch.zeros(2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(told.square().mean((0, 1)).sqrt(), torch.tensor([SIGMA_DATA, 0.0]))
+    torch.testing.assert_close(
+        torch.stack([spread.low, spread.high]), torch.stack([f((0, 1)) for f in (told.amin, told.amax)])
+    )
+    torch.testing.assert_close(spread.physical(told), actions)
     assert policy.conditioner.observed.half_width[1] == 1 and policy.conditioner.observed.centre[1] == 3
-    assert abs(policy.sigma_data.item() - 3**-0.5) < 0.05  # of uniform values on [-1, 1]
     save_pretrained(policy, tmp_path / "policy", {})
-    loaded = load_policy(tmp_path / "policy")
-    assert torch.equal(loaded.actions.half_width, policy.actions.half_width)
+    assert torch.equal(load_policy(tmp_path / "policy").actions.scale, spread.scale)
 
 
 def test_new_statistics_reach_the_sampler(tmp_path) -> None:
     policy, obs = made(**BESO), observed(1)
     acts = [policy.act(obs, policy.begin(CONTEXT, 1))[0]]
-    policy.load_state_dict(policy.state_dict() | {"sigma_data": torch.tensor(0.1)})
+    policy.load_state_dict(policy.state_dict() | {"actions.high": torch.tensor([0.01, 0.01])})
     acts.append(policy.act(obs, policy.begin(CONTEXT, 1))[0])
     assert not torch.allclose(*acts, atol=1e-3)
 
@@ -199,7 +237,7 @@ def test_past_actions_are_clean_tokens_and_unknown_before_the_episode() -> None:
     action, state = policy.act(obs, policy.begin(CONTEXT, 2), rng(1))
     torch.testing.assert_close(policy.actions.physical(state["past"][:, 0]), action[:, 1])
     tokens, levels = policy._past_tokens((state["past"], state["known"]))
-    torch.testing.assert_close(tokens, state["past"] / policy.sigma_data)
+    torch.testing.assert_close(tokens, state["past"] / SIGMA_DATA)
     assert levels.eq(0).all() and policy._past_tokens((state["past"], ~state["known"]))[1].eq(1).all()
     batch = windows(policy, 2)
     past, known = policy._past_of(

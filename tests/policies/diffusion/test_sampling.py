@@ -17,7 +17,8 @@ from omnibody.policies.diffusion.rules import Rule, step_weights
 from omnibody.policies.diffusion.sampling import Table
 
 PROCESSES = [VPCosine(), EDM(0.02, 1.0), RectifiedFlow()]
-SIGMA_DATA = torch.tensor(0.4)
+SIGMA_DATA = 0.4
+UNIT = (torch.tensor(-1.0), torch.tensor(1.0))
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -49,7 +50,7 @@ def test_preconditioning_has_unit_targets_and_needs_the_datas_size() -> None:
     """EDM's F has mean square 1 at every level if sigma_data is the data's own."""
     process, x0, noise = EDM(0.02, 5.0), 0.4 * normal(4000, 1, 2), normal(4000, 1, 2, seed=1)
 
-    def off(sigma_data: Tensor) -> float:
+    def off(sigma_data: float) -> float:
         levels = [torch.full((4000, 1), level) for level in (0.1, 0.5, 0.9)]
         squares = [target(Prediction.EDM, process, x0, noise, s, sigma_data).square().mean() for s in levels]
         return max(abs(square.item() - 1) for square in squares)
@@ -129,7 +130,7 @@ def test_dpmpp_2m_walks_as_in_diffusers() -> None:
 
     def walked(rule: Rule) -> Tensor:
         rows = (times + 1).unsqueeze(-1).expand(-1, 4)
-        table = Table.of(rows, Shifted(theirs.alphas_cumprod), Prediction.X0, SIGMA_DATA, rule, 0.0)
+        table = Table.of(rows, Shifted(theirs.alphas_cumprod), Prediction.X0, SIGMA_DATA, rule, 0.0, UNIT)
         return table.walk(lambda x, row: 0.5 * say(x, times[row]).clamp(-2, 2), x, lambda: x)[0]
 
     torch.testing.assert_close(walked(Rule.DPMPP_2M), wanted, rtol=1e-4, atol=1e-4)
@@ -185,7 +186,7 @@ def test_heun_is_second_order_and_ddim_first(process: Process, rule: Rule, order
 
     def end(rule: Rule, steps: int) -> Tensor:
         rows = torch.linspace(0.9, 0.3, steps + 1).unsqueeze(-1).expand(-1, 4)
-        table = Table.of(rows, process, Prediction.X0, SIGMA_DATA, rule, 0.0)
+        table = Table.of(rows, process, Prediction.X0, SIGMA_DATA, rule, 0.0, UNIT)
         return table.walk(lambda x, _: 0.3 * x, x, lambda: x)[0].double()
 
     exact = end(Rule.HEUN, 640)
@@ -195,7 +196,7 @@ def test_heun_is_second_order_and_ddim_first(process: Process, rule: Rule, order
 
 def test_a_jump_forgets_where_it_was() -> None:
     rows, fresh = uniform_rows(2, 4), normal(1, 4, 3, seed=2)
-    table = Table.of(rows, VPCosine(), Prediction.X0, SIGMA_DATA, Rule.JUMP, 0.0)
+    table = Table.of(rows, VPCosine(), Prediction.X0, SIGMA_DATA, Rule.JUMP, 0.0, UNIT)
     seen = []
     for start in (normal(1, 4, 3), normal(1, 4, 3, seed=1)):
         table.walk(lambda x, row: seen.append(x) or torch.full_like(x, 0.5), start, lambda: fresh)
@@ -209,7 +210,7 @@ def test_a_jump_forgets_where_it_was() -> None:
 def test_tokens_whose_level_stays_keep_their_bits(process: Process, rule: Rule) -> None:
     x, noise = normal(1, 3, 2), normal(1, 3, 2, seed=3)
     rows = torch.tensor([[0.0, 0.5, 0.75], [0.0, 0.5, 0.5], [0.0, 0.5, 0.25]])
-    table = Table.of(rows, process, Prediction.X0, SIGMA_DATA, rule, 1.0 if rule is Rule.DDIM else 0.0)
+    table = Table.of(rows, process, Prediction.X0, SIGMA_DATA, rule, 1.0 if rule is Rule.DDIM else 0.0, UNIT)
     after, _ = table.walk(lambda x, _: 0.1 * x, x, lambda: noise)
     assert torch.equal(after[:, :2], x[:, :2]) and not torch.equal(after[:, 2], x[:, 2])
 
@@ -228,7 +229,7 @@ def test_a_mixtures_modes_are_sampled_at_their_rates(process: Process, rule: Rul
         share = torch.softmax(weights.log() - (x - alpha * modes) ** 2 / (2 * variance), dim=-1)
         return (share * (modes + alpha * 0.05**2 / variance * (x - alpha * modes))).sum(-1, keepdim=True)
 
-    table = Table.of(rows, wide, Prediction.X0, SIGMA_DATA, rule, 0.0)
+    table = Table.of(rows, wide, Prediction.X0, SIGMA_DATA, rule, 0.0, UNIT)
     x, _ = table.walk(clean, table.start * x, lambda: x)
     assert abs((x > 0).float().mean().item() - 0.7) < 0.03
     assert ((x.abs() - 0.5).abs() < 0.2).float().mean() > 0.99
@@ -236,7 +237,7 @@ def test_a_mixtures_modes_are_sampled_at_their_rates(process: Process, rule: Rul
 
 @pytest.mark.parametrize(("rule", "wanted"), [(Rule.DDIM, 4), (Rule.HEUN, 7)])
 def test_a_table_counts_the_calls_of_the_network(rule: Rule, wanted: int) -> None:
-    table = Table.of(staircase_rows(4, 1, 2), VPCosine(), Prediction.V, SIGMA_DATA, rule, 0.0)
+    table = Table.of(staircase_rows(4, 1, 2), VPCosine(), Prediction.V, SIGMA_DATA, rule, 0.0, UNIT)
     calls: list[int] = []
     table.walk(lambda x, row: calls.append(row) or x, normal(1, 2, 1), lambda: normal(1, 2, 1))
     assert len(calls) == table.evaluations == wanted
