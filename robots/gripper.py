@@ -14,16 +14,17 @@ AXES = ("x", "y", "z")
 
 @dataclass(frozen=True)
 class PointGripper:
-    """A `Body` without a base that reaches ``low`` to ``high`` [m] and holds what is within ``reach`` [m] of it.
+    """A `Body` without a base that moves within ``low`` and ``high`` [m] and holds what is within ``reach`` [m] of it.
 
-    ``mass`` [kg] and ``stiffness`` [N/m] of each slide's servo, which is critically damped. The action is the wanted
-    position (x, y, z) [m] and the grasp flag: above 0.5 it holds.
+    ``mass`` [kg] and ``stiffness`` [N/m] of each slide's servo, which is critically damped. The action is how far from
+    where it is (x, y, z) [m] the servos aim, at most ``stride`` each way, and the grasp flag: above 0.5 it holds.
     """
 
     name: str
     low: Vector3
     high: Vector3
     reach: float
+    stride: float
     mass: float
     stiffness: float
     license: str
@@ -33,8 +34,10 @@ class PointGripper:
 
     @property
     def action(self) -> Field:
-        """The wanted position and the grasp flag."""
-        return Field((4,), "float32", "m,m,m,1", (*self.low, 0.0), (*self.high, 1.0), (*AXES, "grasp"))
+        """The displacement and the grasp flag."""
+        return Field(
+            (4,), "float32", "m,m,m,1", (*3 * (-self.stride,), 0.0), (*3 * (self.stride,), 1.0), (*AXES, "grasp")
+        )
 
     def add_to(self, spec: mujoco.MjSpec) -> None:
         """Add the gripper with its joints and servos, three each; joints at 0 put it at the origin."""
@@ -53,6 +56,7 @@ GRIPPER = PointGripper(
     low=(-0.5, -0.1, 0.0),
     high=(0.5, 0.55, 0.55),
     reach=0.04,
+    stride=0.12,
     mass=0.5,
     stiffness=200.0,
     license="Apache-2.0",

@@ -99,7 +99,7 @@ class Desk:
         began = [begin(self.body, seed, int(episode)) for episode in episodes]
         for row, number, one in zip(rows.tolist(), episodes.tolist(), began, strict=True):
             self.goal[row] = one.goal
-            self._players[row] = Player(one.order, one.goal, self.body, (seed, number))
+            self._players[row] = Player(one.order, one.goal, self.body.stride, (seed, number))
         return np.array([np.concatenate([one.gripper, one.rest]) for one in began])
 
     def place(self, data: mujoco.MjData, qpos: np.ndarray) -> None:
@@ -108,11 +108,11 @@ class Desk:
         data.ctrl[:] = qpos[:3]
 
     def drive(self, data: mujoco.MjData, row: int, action: np.ndarray) -> None:
-        """Send the gripper to ``action[:3]`` [m]; by ``action[3]`` take the nearest handle in reach, or let go.
+        """Aim the servos ``action[:3]`` [m] from here; by ``action[3]`` take the nearest handle in reach, or let go.
 
         What is held stays held until the flag says otherwise.
         """
-        data.ctrl[:] = action[:3]
+        data.ctrl[:] = np.clip(data.qpos[:3] + action[:3], self.body.low, self.body.high)
         if action[3] <= 0.5:
             data.eq_active[:] = 0
         elif not data.eq_active.any():

@@ -9,12 +9,11 @@ from enum import Enum
 
 import numpy as np
 
-from omnibody.robots.gripper import PointGripper
 from omnibody.sim_tasks.desk_elements import FULL, handles
 
 STREAM = 0x9147  # keeps this generator apart from others that are seeded by (seed, episode)
 SPEED = (0.25, 0.6)  # of the gripper [m/s], drawn for each element
-AHEAD = 0.17  # [s]: the servo follows a target that runs ahead by this times the speed
+AHEAD = 0.17  # [s]: the servos move at the speed if they aim this times the speed ahead
 NEAR = 0.015  # from a handle [m], to take hold of it
 CLOSE = 0.03  # of the travel, from the wanted value, to let go
 TREMBLE = 0.004  # standard deviation of the target's dither [m], each axis
@@ -36,10 +35,13 @@ class Phase(Enum):
 
 
 class Player:
-    """Plays one episode: brings the elements ``order`` (4,) to their values in ``goal`` (7,), one by one."""
+    """Plays one episode: brings the elements ``order`` (4,) to their values in ``goal`` (7,), one by one.
 
-    def __init__(self, order: np.ndarray, goal: np.ndarray, body: PointGripper, episode: tuple[int, int]) -> None:
-        self._order, self._goal, self._body = list(order), goal, body
+    ``stride``: largest displacement of an action [m]; ``episode``: (seed, number), of which all it draws is a function.
+    """
+
+    def __init__(self, order: np.ndarray, goal: np.ndarray, stride: float, episode: tuple[int, int]) -> None:
+        self._order, self._goal, self._stride = list(order), goal, stride
         self._rng = np.random.default_rng([STREAM, *episode])
         self.phase, self._waited = Phase.PAUSE, 0
         self._pause, self._retreat = 0, np.zeros(3)
@@ -49,10 +51,9 @@ class Player:
         """The action (4,) at ``qpos`` (10,), with the handles ``held`` (7,) bool."""
         gripper, values = qpos[:3], qpos[3:]
         self._go_on(gripper, values, held)
-        target = gripper + self._towards(self._aim(gripper, values) - gripper)
-        target = target + TREMBLE * self._rng.standard_normal(3)
+        way = self._towards(self._aim(gripper, values) - gripper) + TREMBLE * self._rng.standard_normal(3)
         grasp = float(self.phase in (Phase.ENGAGE, Phase.MOVE))
-        return np.array([*np.clip(target, self._body.low, self._body.high), grasp])
+        return np.array([*np.clip(way, -self._stride, self._stride), grasp])
 
     def _go_on(self, gripper: np.ndarray, values: np.ndarray, held: np.ndarray) -> None:
         """Change to the next phase where this one has come to its end."""
