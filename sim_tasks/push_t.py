@@ -169,10 +169,12 @@ def turned_in_place(position: np.ndarray, angle: float) -> np.ndarray:
 
 def observations(agent: np.ndarray, block: np.ndarray, goal: np.ndarray) -> dict[str, np.ndarray]:
     """``agent`` (L, 2), the T's pose ``block`` (L, 3) and ``goal`` (L, 3) as a policy sees them, float32."""
+    corners = tee.corners(block)
     seen = {
         "agent": agent,
         "block": _with_direction(block),
-        "corners": tee.corners(block).reshape(len(block), -1),
+        "corners": corners.reshape(len(block), -1),
+        "reach": (corners - agent[:, None]).reshape(len(block), -1),
         "goal": _with_direction(goal),
     }
     return {key: values.astype(np.float32) for key, values in seen.items()}
@@ -189,5 +191,6 @@ def _obs_fields(size: float) -> dict[str, Field]:
         "agent": Field((2,), "float32", "px", (0.0,), (size,), ("x", "y")),
         "block": pose,
         "corners": Field((16,), "float32", "px", (0.0,), (size,), names),
+        "reach": Field((16,), "float32", "px", (-size,), (size,), names),  # the corners as seen from the tool
         "goal": pose,
     }

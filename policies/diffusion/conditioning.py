@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from omnibody.policies.batch import Batch
 from omnibody.policies.diffusion.images import FEATURES, ImageEncoder, is_image
-from omnibody.policies.diffusion.statistics import Extremes, Range
+from omnibody.policies.diffusion.statistics import Moments, Spread
 from omnibody.policies.policy import Obs, State
 from omnibody.robots.spec import IOSpec
 
@@ -24,9 +24,9 @@ class Conditioner(nn.Module):
         super().__init__()
         self.keys = tuple(key for key in keys if not is_image(spec.obs[key]))
         self.goal_keys, self.steps = tuple(goal_keys), steps
-        self.observed = Range([spec.obs[key] for key in self.keys])
+        self.observed = Spread([spec.obs[key] for key in self.keys])
         self.images = nn.ModuleDict({key: ImageEncoder() for key in keys if key not in self.keys})
-        self.wanted = Range([spec.obs[key] for key in goal_keys])
+        self.wanted = Spread([spec.obs[key] for key in goal_keys])
         self.no_goal = nn.Parameter(torch.zeros(len(self.wanted.centre))) if goal_keys else None
 
     @property
@@ -75,12 +75,17 @@ class Conditioner(nn.Module):
         seen = condition[:, : -len(self.no_goal)]
         return torch.cat([seen, self.no_goal.expand(len(seen), -1)], dim=-1)
 
-    def fit(self, batch: Batch, extremes: dict[str, Extremes]) -> None:
-        """Add a batch's observations to the extremes ``observed`` and ``wanted``."""
+    def see(self, batch: Batch, moments: dict[str, Moments]) -> None:
+        """Add a batch's observations to the moments ``observed`` and ``wanted``."""
         if self.keys:
-            extremes["observed"].add(_flat(batch.obs, self.keys, 2))
+            moments["observed"].add(_flat(batch.obs, self.keys, 2))
         if self.goal_keys:
-            extremes["wanted"].add(_flat(batch.obs, self.goal_keys, 2))
+            moments["wanted"].add(_flat(batch.obs, self.goal_keys, 2))
+
+    def fit(self, moments: dict[str, Moments]) -> None:
+        """Normalise by what was seen."""
+        self.observed.fit(moments["observed"])
+        self.wanted.fit(moments["wanted"])
 
     def _seen(self, obs: Obs, leading: int) -> Tensor:
         """Observations with ``leading`` axes (B, ...) or (B, To, ...) as values (*leading axes, C)."""

@@ -22,7 +22,7 @@ from omnibody.policies.diffusion.objectives import SELF_SHARE, consistency_loss,
 from omnibody.policies.diffusion.parameterisation import input_scale, target, to_x0
 from omnibody.policies.diffusion.processes import perturb
 from omnibody.policies.diffusion.sampling import Network, Table
-from omnibody.policies.diffusion.statistics import SIGMA_DATA, Extremes, Spread, flat_bound
+from omnibody.policies.diffusion.statistics import SIGMA_DATA, Moments, Spread, flat_bound
 from omnibody.policies.diffusion.unet import UNet1d
 from omnibody.policies.policy import Context, Obs, Policy, State
 from omnibody.robots.errors import UserError
@@ -49,7 +49,7 @@ class Diffusion(Policy):
         self.process = cfg.noise_process()
         chunks = cfg.horizon // cfg.chunk if cfg.streaming else 1
         self._levels = LevelMixture(cfg.levels, cfg.density, cfg.horizon, chunks, cfg.prefix)
-        self.actions = Spread(spec.action)
+        self.actions = Spread([spec.action], SIGMA_DATA)
         self.conditioner = Conditioner(spec, cfg.seen(spec), cfg.goal_keys, cfg.obs_steps)
         self.low: Tensor
         self.high: Tensor
@@ -68,14 +68,13 @@ class Diffusion(Policy):
         self.register_load_state_dict_post_hook(_forget_table)
 
     def fit_statistics(self, batches: Iterable[Batch]) -> None:
-        """Bounds of observations and goals, mean and spread of actions."""
-        extremes = {name: Extremes() for name in ("observed", "wanted", "actions")}
+        """Mean, spread and extremes of observations, goals and actions."""
+        moments = {name: Moments() for name in ("observed", "wanted", "actions")}
         for batch in batches:
-            self.conditioner.fit(batch, extremes)
-            extremes["actions"].add(self._told(batch))
-        extremes["observed"].apply(self.conditioner.observed)
-        extremes["wanted"].apply(self.conditioner.wanted)
-        self.actions.set(extremes["actions"])
+            self.conditioner.see(batch, moments)
+            moments["actions"].add(self._told(batch))
+        self.conditioner.fit(moments)
+        self.actions.fit(moments["actions"])
         self._table = None
 
     def table(self) -> Table:

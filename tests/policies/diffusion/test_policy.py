@@ -179,7 +179,7 @@ def test_statistics_come_from_the_data_and_constant_dimensions_are_safe(tmp_path
         torch.stack([spread.low, spread.high]), torch.stack([f((0, 1)) for f in (told.amin, told.amax)])
     )
     torch.testing.assert_close(spread.physical(told), actions)
-    assert policy.conditioner.observed.half_width[1] == 1 and policy.conditioner.observed.centre[1] == 3
+    assert policy.conditioner.observed.scale[1] == 1 and policy.conditioner.observed.centre[1] == 3
     save_pretrained(policy, tmp_path / "policy", {})
     assert torch.equal(load_policy(tmp_path / "policy").actions.scale, spread.scale)
 
