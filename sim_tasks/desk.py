@@ -121,11 +121,14 @@ class Desk:
             data.eq_active[nearest] = distance[nearest] < self.body.reach
 
     def observe(self, world: TabletopWorld) -> Obs:
-        """What a policy sees, (N, ...) each."""
+        """What a policy sees, (N, ...) each; the handles from the gripper."""
+        gripper, values = world.qpos[:, :3], world.qpos[:, 3:]
+        ways = torch.from_numpy(handles(values.numpy())) - gripper[:, None]
         return {
-            "gripper": world.qpos[:, :3].float(),
+            "gripper": gripper.float(),
             "grasp": world.eq_active.any(1, keepdim=True).float(),
-            "elements": world.qpos[:, 3:].float(),
+            "elements": values.float(),
+            "handles": ways.flatten(1).float(),
             "goal": torch.from_numpy(self.goal).float(),
         }
 
@@ -182,9 +185,11 @@ def _obs_fields(body: PointGripper) -> dict[str, Field]:
     low, high = zip(*(element.limits for element in ELEMENTS), strict=True)
     units = ",".join("m" if element.pivot is None else "rad" for element in ELEMENTS)
     values = Field((len(NAMES),), "float32", units, tuple(2 * v for v in low), tuple(2 * v for v in high), NAMES)
+    ways = tuple(f"{name}_{axis}" for name in NAMES for axis in "xyz")
     return {
         "gripper": Field((3,), "float32", "m", body.low, body.high, ("x", "y", "z")),
         "grasp": Field((1,), "float32", "1", (0.0,), (1.0,), ("holds",)),
         "elements": values,
+        "handles": Field((len(ways),), "float32", "m", (-1.0,), (1.0,), ways),
         "goal": values,
     }
