@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,27 @@ from omnibody.robots.errors import UserError
 from omnibody.robots.spec import DESCRIPTOR_NAMES, Field, IOSpec
 
 Obs = dict[str, Tensor]
+
+
+class Lazy(Mapping[str, Tensor]):
+    """Tensors by key, each made when it is first asked for: who learns pays only for what it reads."""
+
+    def __init__(self, keys: Collection[str], make: Callable[[str], Tensor]) -> None:
+        self._keys, self._make = keys, make
+        self._made: dict[str, Tensor] = {}
+
+    def __getitem__(self, key: str) -> Tensor:
+        if key not in self._keys:
+            raise KeyError(key)
+        if key not in self._made:
+            self._made[key] = self._make(key)
+        return self._made[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
 
 
 @dataclass(frozen=True)
@@ -31,8 +53,8 @@ class Batch:
     ``descriptor`` (B, K) facts about the body (``DESCRIPTOR_NAMES``).
     """
 
-    obs: Obs
-    next_obs: Obs
+    obs: Mapping[str, Tensor]
+    next_obs: Mapping[str, Tensor]
     action: Tensor
     expert: Tensor
     previous_action: Tensor
@@ -53,8 +75,8 @@ class Batch:
         moved: dict[str, Any] = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, dict):
-                moved[field.name] = {key: one.to(device) for key, one in value.items()}
+            if isinstance(value, Mapping):
+                moved[field.name] = Lazy(value.keys(), lambda key, of=value: of[key].to(device))  # type: ignore[misc]
             else:
                 moved[field.name] = None if value is None else value.to(device)
         return Batch(**moved)

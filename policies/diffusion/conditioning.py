@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -101,7 +103,7 @@ class Conditioner(nn.Module):
         return torch.cat([seen, goal], dim=-1) if self.goal_keys else seen
 
 
-def _flat(obs: Obs, keys: tuple[str, ...], leading: int) -> Tensor:
+def _flat(obs: Mapping[str, Tensor], keys: tuple[str, ...], leading: int) -> Tensor:
     """Values side by side (*leading axes, C), float32."""
     parts = [obs[key].flatten(leading) if obs[key].ndim > leading + 1 else obs[key] for key in keys]
     return parts[0].float() if len(parts) == 1 else torch.cat([part.float() for part in parts], dim=-1)

@@ -1,6 +1,6 @@
 """Windows: the right rows, never another episode's, in an order that depends on seed and epoch alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from omnibody.policies.batch import Batch, fake_batch
+from omnibody.policies.batch import Batch, Lazy, fake_batch
 from omnibody.robots.spec import DESCRIPTOR_NAMES, IOSpec
 from omnibody.training.data.layout import DatasetError, Episode
 from omnibody.training.data.reader import open_dataset
@@ -165,6 +165,17 @@ def test_fake_batches_have_the_shapes_of_real_ones(
     fake = fake_batch(spec, 7, 3, 5, torch.Generator().manual_seed(0))
     for name in Batch.__dataclass_fields__:
         ours, theirs = getattr(real, name), getattr(fake, name)
-        pairs = [(ours[k], theirs[k]) for k in theirs] if isinstance(ours, dict) else [(ours, theirs)]
+        pairs = [(ours[k], theirs[k]) for k in theirs] if isinstance(ours, Mapping) else [(ours, theirs)]
         assert all(a.shape == b.shape and a.dtype == b.dtype for a, b in pairs), name
     assert all(torch.equal(a, b) for a, b in zip(real.to("cpu").obs.values(), real.obs.values(), strict=True))
+
+
+def test_observations_are_gathered_when_they_are_read(tmp_path: Path, write: Write, episodes: list[Episode]) -> None:
+    """A batch that nobody reads has read no observation; one that was read keeps it, also on its way to a device."""
+    batch = Windows.of([open_dataset(write(tmp_path / "data", episodes))], 4, 4).batch(np.arange(3))
+    assert isinstance(batch.obs, Lazy) and isinstance(batch.next_obs, Lazy) and not batch.obs._made
+    goal = batch.to("cpu").obs["goal"]
+    assert list(batch.obs._made) == ["goal"] and not batch.next_obs._made and batch.obs["goal"] is batch.obs["goal"]
+    assert torch.equal(goal, batch.obs["goal"]) and "depth" in batch.obs and len(batch.obs) == len(list(batch.obs))
+    with pytest.raises(KeyError, match="nothing"):
+        batch.obs["nothing"]

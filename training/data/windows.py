@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnibody.policies.batch import Batch
+from omnibody.policies.batch import Batch, Lazy
 from omnibody.robots.spec import IOSpec
 from omnibody.training.data import layout
 from omnibody.training.data.hindsight import GOAL, HindsightCfg, goal_rows
@@ -142,8 +142,11 @@ class Windows:
             values = _take(dataset.arrays[f"obs.{self.hindsight.key}"], (first + later)[mine])
             reached[torch.from_numpy(mine), 0] = torch.from_numpy(values)
         chosen = torch.from_numpy(new)[:, None, None]
-        obs, after = ({**part, GOAL: torch.where(chosen, reached, part[GOAL])} for part in (batch.obs, batch.next_obs))
-        return replace(batch, obs=obs, next_obs=after)
+
+        def relabelled(part: Mapping[str, Tensor]) -> Lazy:
+            return Lazy(part.keys(), lambda key: torch.where(chosen, reached, part[key]) if key == GOAL else part[key])
+
+        return replace(batch, obs=relabelled(batch.obs), next_obs=relabelled(batch.next_obs))
 
     def _gather(self, number: int, episode: np.ndarray, step: np.ndarray) -> Batch:
         """Windows of one dataset that are anchored at ``step`` (B,) of ``episode`` (B,)."""
@@ -159,9 +162,8 @@ class Windows:
         facts = torch.tensor(dataset.origin.descriptor, dtype=torch.float32)
         action = torch.from_numpy(_take(arrays["action"], acted))
 
-        def observations(at: np.ndarray) -> dict[str, Tensor]:
-            stored = {key: _take(dataset.arrays[f"obs.{key}"], at) for key in columns}
-            return {key: torch.from_numpy(columns[key].physical(values)) for key, values in stored.items()}
+        def observations(at: np.ndarray) -> Lazy:
+            return Lazy(columns, lambda key: torch.from_numpy(columns[key].physical(_take(arrays[f"obs.{key}"], at))))
 
         return Batch(
             obs=observations(seen),
@@ -186,8 +188,8 @@ def _joined(parts: list[Batch], back: Tensor) -> Batch:
     values: dict[str, Any] = {}
     for name in Batch.__dataclass_fields__:
         every = [getattr(part, name) for part in parts]
-        if isinstance(every[0], dict):
-            values[name] = {key: torch.cat([one[key] for one in every])[back] for key in every[0]}
+        if isinstance(every[0], Mapping):
+            values[name] = Lazy(every[0].keys(), lambda key, of=every: torch.cat([one[key] for one in of])[back])  # type: ignore[misc]
         else:
             values[name] = None if any(one is None for one in every) else torch.cat(every)[back]
     return Batch(**values)
