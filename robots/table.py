@@ -31,7 +31,10 @@ ROBOTS = {
 }
 
 # Bodies without a base of their own to drive; each is for one kind of task.
-TOOLS = {"pusher": "omnibody.robots.pusher:TOOL"}
+TOOLS = {
+    "pusher": "omnibody.robots.pusher:TOOL",
+    "tip": "omnibody.robots.tip:TIP",
+}
 
 
 def load_body(name_or_path: str) -> Body:

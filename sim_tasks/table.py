@@ -13,15 +13,22 @@ TASKS = {"goal_nav": "omnibody.sim_tasks.goal_nav:GoalNavCfg"}  # of mobile bodi
 TOOL_TASKS = {  # of one tool each
     "push_t": "omnibody.sim_tasks.push_t:PushTCfg",
     "push_t_two_goal": "omnibody.sim_tasks.push_t:TwoGoalPushTCfg",
+    "block_push": "omnibody.sim_tasks.block_push:BlockPushCfg",
 }
 # What follows a task's name after a slash; an empty name leaves the slash out.
-SCENES = {"goal_nav": (*FAMILIES, ALL, "map"), "push_t": ("", "shifted"), "push_t_two_goal": ("",)}
+SCENES = {
+    "goal_nav": (*FAMILIES, ALL, "map"),
+    "push_t": ("", "shifted"),
+    "push_t_two_goal": ("",),
+    "block_push": ("",),
+}
 
-BODIES = {"push_t": "pusher", "push_t_two_goal": "pusher"}  # of tasks that only one body can do
+BODIES = {"push_t": "pusher", "push_t_two_goal": "pusher", "block_push": "tip"}  # of tasks that only one body can do
 FIGURES = {
     "goal_nav": "omnibody.sim_tasks.goal_nav_figures:FIGURES",
     "push_t": "omnibody.sim_tasks.push_t_figures:FIGURES",
     "push_t_two_goal": "omnibody.sim_tasks.push_t_figures:FIGURES",
+    "block_push": "omnibody.sim_tasks.block_push_figures:FIGURES",
 }
 
 

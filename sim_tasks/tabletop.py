@@ -39,10 +39,13 @@ class TabletopTask(Judged, Protocol):
     Everything about episode k under ``seed`` is a pure function of (seed, k), what the player does at random included.
     """
 
-    body: Body
     num_envs: int
     goal: np.ndarray  # (N, ...), of the running episodes
     obs_fields: dict[str, Field]  # what ``observe`` returns
+
+    @property
+    def body(self) -> Body:
+        """The one that acts."""
 
     def model(self) -> mujoco.MjModel:
         """The model of all tables; its time step divides the time of an action."""

@@ -3,7 +3,8 @@
 Two kinds of episodes, as X-Mobility's data (specs: a random-action set for the dynamics, a teacher set for the policy),
 mixed in one dataset: in most the expert drives, pushed off its way by bursts of noise; in a share ``random`` of them
 random commands are executed. The expert's own command is recorded beside the executed one in all of them, so every
-step is a label, also for getting back on the way.
+step is a label, also for getting back on the way. A task on a table has a player instead, whose actions are recorded as
+they are.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from omegaconf import MISSING
 from torch import Tensor
 from tqdm import tqdm
 
+from omnibody.envs.any_task import make_task_env
 from omnibody.envs.make import make_env
 from omnibody.envs.randomization import RandomizationCfg
 from omnibody.envs.vec_env import Step, VecEnv
-from omnibody.robots.errors import unknown
+from omnibody.robots.errors import UserError, unknown
 from omnibody.robots.spec import Limits, mobile
-from omnibody.robots.table import load_robot
-from omnibody.sim_tasks.table import task_config
+from omnibody.robots.table import load_body, load_robot
+from omnibody.sim_tasks.table import body_of, task_config, task_names
+from omnibody.sim_tasks.tabletop import TabletopCfg
 from omnibody.sim_tasks.task import Obs
 from omnibody.training.config import BODY, load, parse
 from omnibody.training.data.layout import Episode, Origin
@@ -38,6 +41,7 @@ SOURCES = {
     "expert": "omnibody.training.collect:demonstrate",  # of the task, in simulation
     "bag": "omnibody.deploy_ros.workstation.bag:main",  # a robot's recording
 }
+OF_BASES = ("map", "tier", "rgb", "exploration", "randomization")  # keys that mean nothing to a player
 STREAM = 0xC0  # keeps this generator apart from others that are seeded by (seed, episode)
 
 
@@ -62,9 +66,9 @@ class ExplorationCfg:
 class CollectCfg:
     """Record demonstrations of the expert; the same command goes on where it was stopped."""
 
-    robot: str = field(default=MISSING, metadata=BODY)  # the body
+    robot: str = field(default="", metadata=BODY)  # the body; of block_push tip
     out: str = MISSING  # folder of the dataset
-    task: str = "goal_nav/office"  # what to demonstrate
+    task: str = "goal_nav/office"  # what to demonstrate, e.g. block_push
     map: str = ""  # YAML of a ROS map_server map, for the task goal_nav/map
     episodes: int = 200  # in all, those already there included
     tier: str = "best"  # fidelity: T0, T1, T2, or the best the body has
@@ -78,11 +82,25 @@ class CollectCfg:
         for key in ("episodes", "num_envs"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}: wanted at least 1, came {getattr(self, key)}")
+        if self.task not in task_names():
+            raise unknown("task", self.task, task_names())
+        self.robot = self.robot or body_of(self.task) or ""
+        if not self.robot:
+            raise ValueError("robot: wanted a body, nothing came; add robot=<body>")
+        if body_of(self.task):
+            self._refuse(OF_BASES)
+
+    def _refuse(self, keys: Sequence[str]) -> None:
+        """See that none of these is set."""
+        for part in dataclasses.fields(self):
+            default = part.default if part.default_factory is dataclasses.MISSING else part.default_factory()
+            if part.name in keys and getattr(self, part.name) != default:
+                raise ValueError(f"{part.name}: wanted nothing for {self.task}, came {getattr(self, part.name)}")
 
 
 @dataclass(frozen=True)
 class Collected:
-    """What one call added: ``successes`` of the ``driven`` episodes, in which the expert drove."""
+    """What one call added: ``successes`` of the ``driven`` episodes, in which not chance but the expert drove."""
 
     episodes: int
     frames: int
@@ -123,8 +141,10 @@ class Explorer:
         return int(self._rng.geometric(min(1.0, self.dt / seconds)))
 
 
-def collect(env: VecEnv, writer: DatasetWriter, episodes: int, cfg: ExplorationCfg) -> Collected:
+def collect(env: VecEnv, writer: DatasetWriter, episodes: int, cfg: ExplorationCfg | None) -> Collected:
     """Bring the dataset of ``writer`` to ``episodes`` episodes, the first of its seed, in the order of their numbers.
+
+    Without a ``cfg`` the expert's actions are executed and are all that is recorded of them.
 
     An episode is appended when it and all before it have ended; a kill loses those not appended, and they are played
     again.
@@ -140,10 +160,10 @@ def collect(env: VecEnv, writer: DatasetWriter, episodes: int, cfg: ExplorationC
         while writer.num_episodes < episodes:
             expert = env.expert()
             action = torch.stack([trace.command(expert[row]) for row, trace in enumerate(traces)])
-            pose = torch.cat([env.world.position[:, :2], env.world.yaw[:, None]], 1)
+            own = {"action": action} if cfg is None else {"action": action, "expert": expert, "pose": _pose(env)}
             step = env.step(action)
             for row, trace in enumerate(traces):
-                trace.extend(row, obs, action, expert, pose, step)
+                trace.extend(row, obs, own, step)
             for row in torch.nonzero(step.done).flatten().tolist():
                 finished[int(step.episode[row])] = traces[row]
                 traces[row] = _Trace(env, row, cfg, seed)
@@ -151,34 +171,47 @@ def collect(env: VecEnv, writer: DatasetWriter, episodes: int, cfg: ExplorationC
                 trace = finished.pop(writer.num_episodes)
                 writer.append(episode := trace.episode())
                 frames += len(episode.action)
-                driven += not trace.explorer.is_random
-                successes += bool(episode.success[-1]) and not trace.explorer.is_random
+                driven += trace.is_driven
+                successes += bool(episode.success[-1]) and trace.is_driven
                 bar.update()
             obs = step.obs
     return Collected(writer.num_episodes - start, frames, driven, successes)
 
 
+def _pose(env: VecEnv) -> Tensor:
+    """Ground poses (N, 3) of the bases."""
+    return torch.cat([env.world.position[:, :2], env.world.yaw[:, None]], 1)
+
+
 class _Trace:
     """The steps so far of the episode that runs in one env."""
 
-    def __init__(self, env: VecEnv, row: int, cfg: ExplorationCfg, seed: int) -> None:
-        self.explorer = Explorer(cfg, mobile(env.embodiment).limits, env.dt, seed, int(env.episode[row]))
+    def __init__(self, env: VecEnv, row: int, cfg: ExplorationCfg | None, seed: int) -> None:
+        self._explorer: Explorer | None = None
+        if cfg is not None:
+            self._explorer = Explorer(cfg, mobile(env.embodiment).limits, env.dt, seed, int(env.episode[row]))
         self.obs: dict[str, list[np.ndarray]] = {key: [] for key in env.spec.obs}
         self.steps: dict[str, list[np.ndarray]] = {}
         self.last: dict[str, np.ndarray] = {}
 
-    def command(self, expert: Tensor) -> Tensor:
-        """What to execute (3,) where the expert wants ``expert`` (3,)."""
-        return torch.from_numpy(self.explorer.execute(expert.numpy().astype(np.float64))).float()
+    @property
+    def is_driven(self) -> bool:
+        """Whether the expert drives, and not chance."""
+        return self._explorer is None or not self._explorer.is_random
 
-    def extend(self, row: int, obs: Obs, action: Tensor, expert: Tensor, pose: Tensor, step: Step) -> None:
-        """Note what env ``row`` saw, did and got."""
+    def command(self, expert: Tensor) -> Tensor:
+        """What to execute (Da,) where the expert wants ``expert`` (Da,)."""
+        if self._explorer is None:
+            return expert
+        return torch.from_numpy(self._explorer.execute(expert.numpy().astype(np.float64))).float()
+
+    def extend(self, row: int, obs: Obs, own: dict[str, Tensor], step: Step) -> None:
+        """Note what env ``row`` saw, got, and of its ``own`` doing (N, ...) each."""
         for key, values in self.obs.items():
             values.append(obs[key][row].numpy().copy())
             self.last[key] = step.next_obs[key][row].numpy().copy()
-        own = {"action": action, "expert": expert, "pose": pose, "reward": step.reward}
         ends = {"terminated": step.terminated, "truncated": step.truncated, "success": step.success}
-        for name, tensor in {**own, **ends}.items():
+        for name, tensor in {**own, "reward": step.reward, **ends}.items():
             self.steps.setdefault(name, []).append(tensor[row].numpy().copy())
 
     def episode(self) -> Episode:
@@ -199,6 +232,8 @@ def origin(cfg: CollectCfg, env: VecEnv, instruction: str) -> Origin:
 def record(cfg: CollectCfg) -> Collected:
     """Run what ``cfg`` says; the dataset is in ``cfg.out`` afterwards."""
     torch.set_num_threads(1)  # the worlds use the cores
+    if body_of(cfg.task):
+        return record_play(cfg)
     task = task_config(cfg.task, **({"map": cfg.map} if cfg.map else {}))
     env = make_env(load_robot(cfg.robot), task, cfg.num_envs, cfg.tier, randomization=cfg.randomization, rgb=cfg.rgb)
     try:
@@ -207,6 +242,18 @@ def record(cfg: CollectCfg) -> Collected:
             return collect(env, writer, cfg.episodes, cfg.exploration)
     finally:
         env.close()
+
+
+def record_play(cfg: CollectCfg) -> Collected:
+    """The same for the player of a task on a table."""
+    task, body = task_config(cfg.task), load_body(cfg.robot)
+    if not isinstance(task, TabletopCfg):
+        raise UserError(f"task: wanted one with an expert, came {cfg.task}, which people show; see omnibody import")
+    env = make_task_env(body, task, min(cfg.num_envs, cfg.episodes))
+    words = env.task.instruction
+    source = Origin(env.spec, cfg.task, words, body.name, body.best_tier, (), cfg.seed, {}, ("reward",))
+    with DatasetWriter(cfg.out, source, git_revision() or "unknown") as writer:
+        return collect(env, writer, cfg.episodes, None)
 
 
 def main(argv: Sequence[str]) -> None:
