@@ -1,6 +1,7 @@
 """The desk's scripted player: reach - engage - move - release, element by element, at random speeds, with dither.
 
-Its play is like people's in that order, speed, pauses and a small tremble vary; it is less diverse than theirs.
+Its play is like people's in that order, speed, pauses and a small tremble vary, and handles slip now and then, which
+shows how to go on with an element that stands halfway; it is less diverse than theirs.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ CLOSE = 0.03  # of the travel, from the wanted value, to let go
 TREMBLE = 0.004  # standard deviation of the target's dither [m], each axis
 BACKWARD = np.array([0.0, -0.07, 0.02])  # from a handle that was let go [m]
 PATIENCE = 5  # steps after which a grasp that holds nothing is given up
+SLIPS = 0.2  # how often a handle is let go on its way and taken again
 PAUSES, PAUSE = 0.5, 3.0  # how often there is a pause between two elements, and its mean length in steps
 
 
@@ -45,7 +47,7 @@ class Player:
         self._rng = np.random.default_rng([STREAM, *episode])
         self.phase, self._waited = Phase.PAUSE, 0
         self._pause, self._retreat = 0, np.zeros(3)
-        self._speed = 0.0
+        self._speed, self._slip = 0.0, 0.0  # a move ends this share of the travel before the wanted value
 
     def act(self, qpos: np.ndarray, held: np.ndarray) -> np.ndarray:
         """The action (4,) at ``qpos`` (10,), with the handles ``held`` (7,) bool."""
@@ -66,16 +68,22 @@ class Player:
         elif self.phase is Phase.ENGAGE and (held.any() or self._waited > PATIENCE):
             # Something else than meant is let go again.
             self._enter(Phase.MOVE if held[self._order[0]] else Phase.RELEASE)
-        elif self.phase is Phase.MOVE:
-            if abs(values[self._order[0]] - self._goal[self._order[0]]) < CLOSE * abs(FULL[self._order[0]]):
+            self._slip = self._left(values) * self._rng.random() if self._rng.random() < SLIPS else 0.0
+        elif self.phase is Phase.MOVE and self._left(values) < max(CLOSE, self._slip):
+            if self._left(values) < CLOSE:
                 self._order.pop(0)
-                self._enter(Phase.RELEASE)
+            self._enter(Phase.RELEASE)
         elif self.phase is Phase.RELEASE and not held.any():
             self._retreat = gripper + BACKWARD
             self._enter(Phase.RETREAT)
         elif self.phase is Phase.RETREAT and (np.linalg.norm(self._retreat - gripper) < NEAR or self._waited > 10):
             self._pause = self._rng.geometric(1.0 / PAUSE) if self._rng.random() < PAUSES else 0
             self._enter(Phase.PAUSE)
+
+    def _left(self, values: np.ndarray) -> float:
+        """How far the element that it is at is from its wanted value, as a share of the travel."""
+        element = self._order[0]
+        return float(abs((self._goal[element] - values[element]) / FULL[element]))
 
     def _enter(self, phase: Phase) -> None:
         self.phase, self._waited = phase, 0
