@@ -34,6 +34,7 @@ ROBOTS = {
 TOOLS = {
     "pusher": "omnibody.robots.pusher:TOOL",
     "tip": "omnibody.robots.tip:TIP",
+    "gripper": "omnibody.robots.gripper:GRIPPER",
 }
 
 

@@ -14,6 +14,7 @@ TOOL_TASKS = {  # of one tool each
     "push_t": "omnibody.sim_tasks.push_t:PushTCfg",
     "push_t_two_goal": "omnibody.sim_tasks.push_t:TwoGoalPushTCfg",
     "block_push": "omnibody.sim_tasks.block_push:BlockPushCfg",
+    "desk": "omnibody.sim_tasks.desk:DeskCfg",
 }
 # What follows a task's name after a slash; an empty name leaves the slash out.
 SCENES = {
@@ -21,14 +22,21 @@ SCENES = {
     "push_t": ("", "shifted"),
     "push_t_two_goal": ("",),
     "block_push": ("",),
+    "desk": ("",),
 }
 
-BODIES = {"push_t": "pusher", "push_t_two_goal": "pusher", "block_push": "tip"}  # of tasks that only one body can do
+BODIES = {  # of tasks that only one body can do
+    "push_t": "pusher",
+    "push_t_two_goal": "pusher",
+    "block_push": "tip",
+    "desk": "gripper",
+}
 FIGURES = {
     "goal_nav": "omnibody.sim_tasks.goal_nav_figures:FIGURES",
     "push_t": "omnibody.sim_tasks.push_t_figures:FIGURES",
     "push_t_two_goal": "omnibody.sim_tasks.push_t_figures:FIGURES",
     "block_push": "omnibody.sim_tasks.block_push_figures:FIGURES",
+    "desk": "omnibody.sim_tasks.desk_figures:FIGURES",
 }
 
 
