@@ -13,7 +13,7 @@ from omnibody.robots.table import load_body
 from omnibody.sim_tasks.push_t import PushTCfg
 from omnibody.training.bench.diffusion import TABLE, DiffusionBenchCfg, _row, diffusion_rows, table
 
-FIGURES = ("mean_max_coverage", "success_90", "success_95", "final_iou")
+FIGURES = ("mean_max_coverage", "mean_max_reward", "success_90", "success_95", "final_iou")
 
 
 def cell(value: float) -> dict:
@@ -30,6 +30,7 @@ def test_a_row_holds_costs_and_the_score_at_each_latency() -> None:
     other = _row("push_t", {0: cell(0.3)}, np.array([1.0, 1.0]), action_steps=5)
     head, first, second = table([row, other]).splitlines()
     assert head.split()[-2:] == ["d=0", "d=4"] and first.split()[-2:] == ["0.800", "0.500"]
+    assert head.split()[:2] == ["push_t", "mean_max_coverage"]
     assert second.split()[-2:] == ["0.300", "-"] and "0.800 [0.700, 0.900]" in first
 
 

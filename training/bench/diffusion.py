@@ -25,11 +25,17 @@ from omnibody.policies.files import write_text
 from omnibody.policies.policy import Context, Policy
 from omnibody.robots.errors import UserError
 from omnibody.robots.table import load_body
-from omnibody.sim_tasks.table import body_of
+from omnibody.sim_tasks.figures import ESTIMATE, SHARE
+from omnibody.sim_tasks.table import body_of, figures_of
 from omnibody.training.config import parse
 from omnibody.training.evaluate import REPORT_JSON, EvalCfg, evaluate_and_report
 
-SCORES = {"push_t": "mean_max_coverage", "push_t_two_goal": "final_iou"}  # of a task, the figure of a latency curve
+SCORES = {  # of a task, the figure of a latency curve
+    "push_t": "mean_max_coverage",
+    "push_t_two_goal": "final_iou",
+    "block_push": "result",
+    "desk": "result",
+}
 COSTS = {"nfe_per_action": 2, "p50_ms": 2, "p95_ms": 2, "hz": 1, "chunk_jump": 2, "jerk": 0}  # and their digits
 TABLE = "diffusion.json"
 
@@ -40,7 +46,7 @@ class DiffusionBenchCfg:
 
     checkpoints: list[str] = MISSING  # the policies, checkpoint folders
     out: str = MISSING  # folder of the reports and of diffusion.json
-    tasks: list[str] = field(default_factory=lambda: ["push_t"])  # of push_t, push_t/shifted, push_t_two_goal
+    tasks: list[str] = field(default_factory=lambda: ["push_t"])  # e.g. push_t, block_push, desk
     latencies: list[int] = field(default_factory=lambda: [0, 1, 2, 4, 8])  # steps that a call takes
     episodes: int = 200  # per policy, latency and seed
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3])  # of the start states
@@ -118,16 +124,20 @@ def call_times(policy: Policy, context: Context, calls: int) -> np.ndarray:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as text: scores and successes with their limits, costs, and the score at each latency."""
+    """The rows as text, a table per task: figures with their limits, costs, and the score at each latency."""
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    return "\n\n".join(_table(task, [row for row in rows if row["task"] == task]) for task in tasks)
+
+
+def _table(task: str, rows: Sequence[dict[str, Any]]) -> str:
     steps = sorted({step for row in rows for step in row["latency"]})
-    titles = ["task", "policy", "coverage", ">= .90", "> .95", "IoU", *COSTS, *(f"d={step}" for step in steps)]
-    lines = [titles]
+    figures = [figure.name for figure in figures_of(task).figures if figure.kind in (ESTIMATE, SHARE)]
+    lines = [[task, *figures, *COSTS, *(f"d={step}" for step in steps)]]
     for row in rows:
-        scores = [_limits(row, name) for name in ("mean_max_coverage", "success_90", "success_95", "final_iou")]
         costs = [f"{row[name]:.{digits}f}" for name, digits in COSTS.items()]
         under = [f"{row['latency'][step][0]:.3f}" if step in row["latency"] else "-" for step in steps]
-        lines.append([row["task"], row["policy"], *scores, *costs, *under])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(titles))]
+        lines.append([row["policy"], *(_limits(row, name) for name in figures), *costs, *under])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join("  ".join(t.ljust(w) for t, w in zip(line, widths, strict=True)).rstrip() for line in lines)
 
 
