@@ -2,9 +2,9 @@
 
 The task of Florence et al. (arXiv 2109.00137) in its form with several ways to solve it (Shafiullah et al., arXiv
 2206.11251), with BESO's goals (arXiv 2304.02532). Starts, targets, tolerance and time limit are theirs. Ours are the
-engine, MuJoCo in place of PyBullet, the tip on a servo in place of an arm, and what is seen of a block's yaw: cosine
-and sine of four times the angle, which are the same for poses of a square that look the same. Compare protocols, not
-figures.
+engine, MuJoCo in place of PyBullet, the tip on a servo in place of an arm, and two things in what is seen: of a block's
+yaw cosine and sine of four times the angle, which are the same for poses of a square that look the same, and the blocks
+from where the tip is told to be. Compare protocols, not figures.
 
 A goal says where both blocks are to end: where a demonstration would leave them, short of the centre of the target that
 the episode asks for (even odds). Metres on a table, 10 Hz; the action moves the tip's commanded position.
@@ -128,12 +128,13 @@ class BlockPush:
 
     def observe(self, world: TabletopWorld) -> Obs:
         """What a policy sees, (N, ...) each."""
-        turn = 4.0 * _yaws(world)
+        blocks, turn = _positions(world), 4.0 * _yaws(world)
         seen = {
-            "blocks": _positions(world).flatten(1),
+            "blocks": blocks.flatten(1),
             "turns": torch.stack([turn.cos(), turn.sin()], 2).flatten(1),
             "tip": world.qpos[:, 14:],
             "tip_target": world.ctrl,
+            "from_tip": (blocks - world.ctrl[:, None]).flatten(1),
             "targets": torch.from_numpy(self.targets.reshape(-1, 4).copy()),
             "goal": torch.from_numpy(self.goal.copy()),
         }
@@ -228,8 +229,16 @@ def _ends(blocks: np.ndarray, targets: np.ndarray, rng: np.random.Generator) -> 
 
 
 def _obs_fields(body: PlanarTip) -> dict[str, Field]:
-    low, high = 2 * body.low, 2 * body.high
-    both = Field((4,), "float32", "m", low, high, ("x0", "y0", "x1", "y1"))
-    one = Field((2,), "float32", "m", body.low, body.high, ("x", "y"))
-    turns = Field((4,), "float32", "1", (-1.0,), (1.0,), ("cos0", "sin0", "cos1", "sin1"))
-    return {"blocks": both, "turns": turns, "tip": one, "tip_target": one, "targets": both, "goal": both}
+    low, high, both = 2 * body.low, 2 * body.high, ("x0", "y0", "x1", "y1")
+    width = tuple(float(b - a) for a, b in zip(low, high, strict=True))
+    places = Field((4,), "float32", "m", low, high, both)
+    place = Field((2,), "float32", "m", body.low, body.high, ("x", "y"))
+    return {
+        "blocks": places,
+        "turns": Field((4,), "float32", "1", (-1.0,), (1.0,), ("cos0", "sin0", "cos1", "sin1")),
+        "tip": place,
+        "tip_target": place,
+        "from_tip": Field((4,), "float32", "m", tuple(-one for one in width), width, both),
+        "targets": places,
+        "goal": places,
+    }
