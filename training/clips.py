@@ -16,8 +16,10 @@ from omnibody.envs.render import Chase, EnvRenderer, TopDown, graphics_backend
 from omnibody.envs.vec_env import Step, VecEnv
 from omnibody.policies.policy import Obs, Policy
 from omnibody.robots.spec import Footprint
+from omnibody.sim_tasks.desk import Desk
 from omnibody.sim_tasks.goal_nav import GoalNav
 from omnibody.sim_tasks.scene import Scene
+from omnibody.training.desk_clip import DeskCamera
 from omnibody.training.rollout import PATH_SECONDS, EpisodeRecord, Pose, play
 from omnibody.training.table_clip import TableCamera
 
@@ -38,11 +40,18 @@ class Clip:
 
 def film(policy: Policy | None, env: VecEnv, seed: int, episode: int, latency: int = 0) -> Clip:
     """Play an episode again in ``env`` (of one world) and film it; raises `GraphicsError` where nothing can draw."""
-    camera = _BaseCamera(env) if isinstance(env, MujocoEnv) else TableCamera(env)
+    camera = _camera(env)
     filming = _Filming(env, camera.shoot)
     record = next(play(policy, filming, episode + 1, seed, set(range(episode)), latency))
     camera.close()
     return Clip(encode(filming.frames, FRAME_SECONDS / SPEED), record.outcome, camera.drawn)
+
+
+def _camera(env: VecEnv) -> _BaseCamera | DeskCamera | TableCamera:
+    """What looks at the first world of an env."""
+    if isinstance(env, MujocoEnv):
+        return _BaseCamera(env)
+    return DeskCamera(env) if isinstance(env.task, Desk) else TableCamera(env)
 
 
 class _BaseCamera:

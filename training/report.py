@@ -101,7 +101,7 @@ def _row(cell: dict[str, Any], own: Sequence[Column]) -> Iterator[str]:
 def _shown(cell: dict[str, Any], column: Column) -> Iterator[str]:
     """The first figure of a column with its limits, if it has any, and the others, small."""
     for place, (name, factor, digits) in enumerate(column.figures):
-        value = _number(cell[name], factor, digits)
+        value = _number(cell.get(name), factor, digits)  # experts have no figures of a network
         yield f"<small>{value}</small>" if place else value
         if f"{name}_lo" in cell:
             low, high = (_number(cell[f"{name}_{end}"], factor, digits) for end in ("lo", "hi"))
