@@ -162,6 +162,10 @@ class BlockPush:
         facts = np.concatenate([self.targets.reshape(-1, 4), self.asked[:, :1]], 1)
         return torch.cat([world.qpos[:, 14:], _positions(world).flatten(1), torch.from_numpy(facts)], 1)
 
+    def poses(self, world: TabletopWorld) -> tuple[np.ndarray, np.ndarray]:
+        """Of the blocks: x, y (N, 2, 2) [m] and yaw (N, 2) [rad]."""
+        return _positions(world).numpy(), _yaws(world).numpy()
+
     def failures(self, world: TabletopWorld) -> list[str]:
         """The only way to fail."""
         return ["swapped"] * self.num_envs
@@ -174,8 +178,7 @@ class BlockPush:
 
     def expert(self, world: TabletopWorld) -> Tensor:
         """The player's displacements (N, 2)."""
-        tip, blocks, yaws = world.ctrl.numpy(), _positions(world).numpy(), _yaws(world).numpy()
-        actions = []
+        tip, (blocks, yaws), actions = world.ctrl.numpy(), self.poses(world), []
         for row, player in enumerate(self._players):
             assert player is not None, "start the episodes first"
             actions.append(player.act(tip[row], blocks[row], yaws[row], self.targets[row]))
