@@ -16,9 +16,11 @@ from omnibody.envs.render import Chase, EnvRenderer, TopDown, graphics_backend
 from omnibody.envs.vec_env import Step, VecEnv
 from omnibody.policies.policy import Obs, Policy
 from omnibody.robots.spec import Footprint
+from omnibody.sim_tasks.block_push import BlockPush
 from omnibody.sim_tasks.desk import Desk
 from omnibody.sim_tasks.goal_nav import GoalNav
 from omnibody.sim_tasks.scene import Scene
+from omnibody.training.block_push_clip import BlockPushCamera
 from omnibody.training.desk_clip import DeskCamera
 from omnibody.training.rollout import PATH_SECONDS, EpisodeRecord, Pose, play
 from omnibody.training.table_clip import TableCamera
@@ -47,10 +49,12 @@ def film(policy: Policy | None, env: VecEnv, seed: int, episode: int, latency: i
     return Clip(encode(filming.frames, FRAME_SECONDS / SPEED), record.outcome, camera.drawn)
 
 
-def _camera(env: VecEnv) -> _BaseCamera | DeskCamera | TableCamera:
+def _camera(env: VecEnv) -> _BaseCamera | BlockPushCamera | DeskCamera | TableCamera:
     """What looks at the first world of an env."""
     if isinstance(env, MujocoEnv):
         return _BaseCamera(env)
+    if isinstance(env.task, BlockPush):
+        return BlockPushCamera(env)
     return DeskCamera(env) if isinstance(env.task, Desk) else TableCamera(env)
 
 
