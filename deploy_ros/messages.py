@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import struct
+from functools import lru_cache
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,8 @@ from omnibody.robots.spec import CameraMount
 
 HEAD, POSE_BYTES = 4, 56  # of CDR: what stands before the data, which alignment does not count, and seven doubles
 DEPTH_UNITS = {"32FC1": ("f4", 1.0), "16UC1": ("u2", 1e-3)}  # numpy type and metres per unit (REP 118)
+DEPTH_HEAD = struct.Struct("<iff")  # of compressedDepth, before the PNG: its kind, and a and b of 32FC1 = a / (n - b)
+POINT_TYPES = {7: "f4", 8: "f8"}  # of a PointField
 
 
 class MessageError(UserError, ValueError):
@@ -39,13 +43,13 @@ def check_frame(name: str, came: str, frame: str) -> None:
 def pose(message: Any, name: str = "pose") -> np.ndarray:
     """A ``Pose`` as (x [m], y [m], yaw [rad]), float64 (3,)."""
     position, q = message.position, message.orientation
-    values = np.array([position.x, position.y, q.x, q.y, q.z, q.w], np.float64)
-    _finite(name, values)
-    norm = float(np.linalg.norm(values[2:]))
+    place, turn = (position.x, position.y), (q.x, q.y, q.z, q.w)
+    _finite(name, *place, *turn)
+    norm = math.hypot(*turn)
     if abs(norm - 1.0) > 0.1:
         raise MessageError(f"{name}.orientation: wanted a unit quaternion, came one of length {norm:.3g}")
-    x, y, z, w = values[2:] / norm
-    return np.array([*values[:2], math.atan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))])
+    x, y, z, w = (value / norm for value in turn)
+    return np.array([*place, math.atan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))])
 
 
 def goal_pose(message: Any) -> np.ndarray:
@@ -60,21 +64,18 @@ def odometry(message: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def twist(message: Any, name: str) -> np.ndarray:
     """A ``Twist`` as (vx [m/s], vy [m/s], wz [rad/s]), float64 (3,)."""
-    values = np.array([message.linear.x, message.linear.y, message.angular.z], np.float64)
-    _finite(name, values)
-    return values
+    values = (message.linear.x, message.linear.y, message.angular.z)
+    _finite(name, *values)
+    return np.array(values, np.float64)
 
 
-def path(message: Any) -> np.ndarray:
-    """A ``Path`` as points (K, 2) [m] in its header's frame; K may be 0."""
-    points = [(p.pose.position.x, p.pose.position.y) for p in message.poses]
-    out = np.array(points, np.float64).reshape(-1, 2)
-    _finite("plan.poses", out)
-    return out
+def path(message: Any) -> tuple[str, np.ndarray]:
+    """Frame and points (K, 2) [m] of a ``Path``; K may be 0."""
+    return message.header.frame_id, _points([(p.pose.position.x, p.pose.position.y) for p in message.poses])
 
 
 def serialized_path(data: bytes) -> tuple[str, np.ndarray]:
-    """Frame and points (K, 2) [m] of a ``Path`` in CDR (OMG DDSI-RTPS 2.5, 10.2), as it travels.
+    """As ``path``, of a ``Path`` in CDR (OMG DDSI-RTPS 2.5, 10.2), as it travels.
 
     rclpy makes Python objects of every pose, which takes milliseconds for a planner's hundreds; this takes 5 % of it.
     """
@@ -93,41 +94,67 @@ def serialized_path(data: bytes) -> tuple[str, np.ndarray]:
         raise MessageError(
             f"plan: wanted a serialized nav_msgs/Path, came {len(data)} bytes of another kind"
         ) from error
-    out = np.array(points, np.float64).reshape(-1, 2)
-    _finite("plan.poses", out)
-    return frame, out
+    return frame, _points(points)
 
 
 def depth(message: Any, camera: CameraMount) -> np.ndarray:
     """A depth ``Image`` that spans the camera's field of view as (height, width) float32 [m], nearest pixel.
 
-    What is beyond the range or cannot be measured (0, NaN, inf) reads ``max_range``, as in the simulator. An image
-    in which nothing at all was measured is refused: the camera is covered or broken.
+    Or a ``CompressedImage`` of compressed_depth_image_transport. What is beyond the range or cannot be measured (0,
+    NaN, inf) reads ``max_range``, as in the simulator. An image in which nothing at all was measured is refused: the
+    camera is covered or broken.
     """
-    image = _pixels(message)
-    unmeasured = np.isnan(image) | (image <= 0.0)
-    if unmeasured.all():
-        raise MessageError(f"depth.data: wanted distances [m], came {image.size} pixels without any (0 or NaN)")
-    rows = ((np.arange(camera.height) + 0.5) * image.shape[0] / camera.height).astype(int)
-    columns = ((np.arange(camera.width) + 0.5) * image.shape[1] / camera.width).astype(int)
-    image = np.where(unmeasured, np.inf, image)[np.ix_(rows, columns)]
-    return np.minimum(image, camera.max_range).astype(np.float32)
+    whole, unit = _compressed(message) if hasattr(message, "format") else _pixels(message)
+    image = whole[_nearest(whole.shape, camera)].astype(np.float64)
+    unmeasured = _unmeasured(image)
+    if unmeasured.all() and _unmeasured(whole).all():
+        raise MessageError(f"depth.data: wanted distances [m], came {whole.size} pixels without any (0 or NaN)")
+    image[unmeasured] = np.inf
+    return np.minimum(image * unit, camera.max_range).astype(np.float32)
 
 
-def scan(message: Any) -> tuple[np.ndarray, np.ndarray]:
-    """A ``LaserScan`` as ranges [m] (R,) and angles [rad] (R,), float64; what is outside its range reads inf."""
+def scan(message: Any, base: str) -> np.ndarray:
+    """A ``LaserScan`` in frame ``base`` as ranges [m] and angles [rad] (R, 2), float64; out of range reads inf."""
+    _check_base("scan", message.header.frame_id, base)
     ranges = np.array(message.ranges, np.float64)
-    _finite("scan.angles", np.array([message.angle_min, message.angle_increment], np.float64))
+    _finite("scan.angles", message.angle_min, message.angle_increment)
     if len(ranges) == 0 or np.isnan(ranges).all():
         raise MessageError(f"scan.ranges: wanted distances [m], came {len(ranges)} without any")
     inside = (ranges >= message.range_min) & (ranges <= message.range_max)
-    return np.where(inside, ranges, np.inf), message.angle_min + message.angle_increment * np.arange(len(ranges))
+    angles = message.angle_min + message.angle_increment * np.arange(len(ranges))
+    return np.stack((np.where(inside, ranges, np.inf), angles), axis=1)
+
+
+def points(message: Any, base: str) -> np.ndarray:
+    """The finite points of a ``PointCloud2`` in frame ``base``, (P, 3) [m], float64; P may be 0."""
+    _check_base("points", message.header.frame_id, base)
+    fields = {f.name: f for f in message.fields}
+    if not all(axis in fields and fields[axis].datatype in POINT_TYPES for axis in "xyz"):
+        came = ", ".join(f"{name} of type {f.datatype}" for name, f in fields.items()) or "none"
+        raise MessageError(f"points.fields: wanted x, y and z of type 7 (FLOAT32) or 8 (FLOAT64), came {came}")
+    order = ">" if message.is_bigendian else "<"
+    kinds = {axis: np.dtype(order + POINT_TYPES[fields[axis].datatype]) for axis in "xyz"}
+    height, width, step, data = int(message.height), int(message.width), int(message.point_step), _bytes(message)
+    row = int(message.row_step) if height > 1 else width * step  # some drivers leave it 0 in a single row
+    if any(fields[axis].offset + kinds[axis].itemsize > step for axis in "xyz"):
+        raise MessageError(f"points.point_step: wanted room for x, y and z, came {step} bytes")
+    if row < width * step or len(data) < height * row:
+        raise MessageError(
+            f"points.data: wanted {height} rows of {row} bytes, {width} points of {step} each, came {len(data)} bytes"
+        )
+    if height * width == 0:
+        return np.zeros((0, 3))
+    out = np.empty((height, width, 3))
+    for k, axis in enumerate("xyz"):
+        out[..., k] = np.ndarray((height, width), kinds[axis], data, fields[axis].offset, (row, step))
+    return out[np.isfinite(out).all(axis=2)]
 
 
 def fill_twist(message: Any, values: np.ndarray) -> None:
     """Write (vx, vy, wz) into a ``Twist``; give a ``TwistStamped``'s own ``twist``. NaN is never written."""
-    _finite("command", values)
-    message.linear.x, message.linear.y, message.angular.z = (float(v) for v in values)
+    vx, vy, wz = values.tolist()
+    _finite("command", vx, vy, wz)
+    message.linear.x, message.linear.y, message.angular.z = vx, vy, wz
 
 
 def fill_pose(message: Any, x: float, y: float, yaw: float) -> None:
@@ -146,25 +173,77 @@ def _aligned(at: int, size: int) -> int:
     return -(-at // size) * size
 
 
-def _pixels(message: Any) -> np.ndarray:
-    """The image (height, width) float64 [m], whatever its row step and byte order."""
+def _check_base(name: str, came: str, base: str) -> None:
+    """Refuse a frame other than the base's, of whatever robot: no tf is asked."""
+    if came and came.rpartition("/")[2] != base:
+        raise MessageError(
+            f"{name}.header.frame_id: wanted {base!r}, the base's, came {came!r}; publish it in {base!r}, or remap"
+            f" {name} to an unused name to drive without"
+        )
+
+
+def _bytes(message: Any) -> np.ndarray:
+    """The ``data`` of a message, whatever holds them."""
+    return np.frombuffer(message.data, np.uint8)
+
+
+def _pixels(message: Any) -> tuple[np.ndarray, float]:
+    """An ``Image`` (height, width), whatever its row step and byte order, and metres per unit."""
     if message.encoding not in DEPTH_UNITS:
         raise MessageError(f"depth.encoding: wanted one of {', '.join(DEPTH_UNITS)}, came {message.encoding!r}")
     kind, unit = DEPTH_UNITS[message.encoding]
     dtype = np.dtype((">" if message.is_bigendian else "<") + kind)
-    height, width, step = int(message.height), int(message.width), int(message.step)
+    height, width, step, data = int(message.height), int(message.width), int(message.step), _bytes(message)
     if min(height, width) < 1 or step < width * dtype.itemsize:
         raise MessageError(
             f"depth.step: wanted at least one pixel and {width * dtype.itemsize} bytes a row, came {height} x {width}"
             f" pixels and {step} bytes"
         )
-    data = np.frombuffer(bytes(message.data), np.uint8)
     if len(data) != height * step:
         raise MessageError(f"depth.data: wanted {height} rows of {step} bytes, came {len(data)} bytes")
-    rows = np.ascontiguousarray(data.reshape(height, step)[:, : width * dtype.itemsize])
-    return rows.view(dtype).astype(np.float64) * unit
+    return np.ndarray((height, width), dtype, data, strides=(step, dtype.itemsize)), unit
 
 
-def _finite(name: str, values: np.ndarray) -> None:
-    if not np.isfinite(values).all():
-        raise MessageError(f"{name}: wanted finite numbers, came {np.round(values, 3).ravel()[:8].tolist()}")
+def _compressed(message: Any) -> tuple[np.ndarray, float]:
+    """A ``CompressedImage`` (height, width) of depth and metres per unit."""
+    from PIL import Image  # most cameras do not compress
+
+    encoding, _, how = (part.strip() for part in message.format.partition(";"))
+    if encoding not in DEPTH_UNITS or how not in ("compressedDepth", "compressedDepth png"):
+        wanted = " or ".join(f"'{encoding}; compressedDepth png'" for encoding in DEPTH_UNITS)
+        raise MessageError(f"depth.format: wanted {wanted}, came {message.format!r}")
+    data = bytes(message.data)
+    try:
+        image = np.asarray(Image.open(BytesIO(data[DEPTH_HEAD.size :])))
+    except Exception as error:  # of a spoilt PNG Pillow raises a SyntaxError, a ValueError and whatever else
+        raise MessageError(f"depth.data: wanted {DEPTH_HEAD.size} bytes and a PNG, came {len(data)} others") from error
+    if image.ndim != 2:
+        raise MessageError(f"depth.data: wanted a PNG of one channel, came one of shape {image.shape}")
+    if encoding == "32FC1":
+        _, a, b = DEPTH_HEAD.unpack_from(data)
+        image = np.divide(a, image - b, out=np.zeros(image.shape), where=image > 0)
+    return image, DEPTH_UNITS[encoding][1]
+
+
+@lru_cache
+def _nearest(shape: tuple[int, int], camera: CameraMount) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (H, 1) and columns (1, W) of an image of ``shape`` that lie nearest to the camera's pixels."""
+    rows = ((np.arange(camera.height) + 0.5) * shape[0] / camera.height).astype(int)
+    columns = ((np.arange(camera.width) + 0.5) * shape[1] / camera.width).astype(int)
+    return rows[:, None], columns[None]
+
+
+def _unmeasured(image: np.ndarray) -> np.ndarray:
+    return np.isnan(image) | (image <= 0)
+
+
+def _points(points: list[tuple[float, float]]) -> np.ndarray:
+    out = np.array(points, np.float64).reshape(-1, 2)
+    if not np.isfinite(out).all():
+        raise MessageError(f"plan.poses: wanted finite numbers, came {np.round(out, 3).ravel()[:8].tolist()}")
+    return out
+
+
+def _finite(name: str, *values: float) -> None:
+    if not all(map(math.isfinite, values)):
+        raise MessageError(f"{name}: wanted finite numbers, came {[round(value, 3) for value in values]}")

@@ -22,26 +22,29 @@ import numpy as np
 import rclpy
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
+from geometry_msgs.msg import PoseStamped, Twist
 from nav_msgs.msg import Odometry
 from nav_msgs.msg import Path as PathMsg
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import Image, LaserScan
+from sensor_msgs.msg import CompressedImage, Image, LaserScan, PointCloud2
 from std_msgs.msg import Bool, Header
 from std_srvs.srv import SetBool, Trigger
-from visualization_msgs.msg import MarkerArray
 
-from omnibody.deploy_ros import diagnostics, messages
-from omnibody.deploy_ros.inputs import Inputs
+from omnibody.deploy_ros import diagnostics
+from omnibody.deploy_ros.backends import load_for
+from omnibody.deploy_ros.inputs import READINGS, Inputs
+from omnibody.deploy_ros.outputs import COMMAND, Outputs
 from omnibody.deploy_ros.runner import STALE_PERIODS, Command, Hold, PolicyRunner
-from omnibody.policies.checkpoint import load_policy
-from omnibody.policies.policy import Policy
-from omnibody.robots.errors import UserError, unknown
+from omnibody.robots.errors import UserError
 from omnibody.robots.table import load_robot
+
+try:  # wakes in a tenth of the time, as it does not look through all that it could wait for at each message
+    from rclpy.experimental.events_executor import EventsExecutor as Executor
+except ImportError:  # rclpy before 2025
+    from rclpy.executors import SingleThreadedExecutor as Executor
 
 if TYPE_CHECKING:
     from omnibody.deploy_ros.recorder import Recorder
@@ -50,14 +53,13 @@ PARAMETERS: dict[str, Any] = {
     "robot": "carrier",
     "checkpoint": "",
     "backend": "torch",
+    "compressed": False,  # depth comes from image_transport's compressedDepth
     "rate_hz": 0.0,  # 0: the rate of the policy's training; another one only when asked for
     "record": "",  # a folder that gets a new rosbag2 of all that is heard and commanded while the node is configured
     "autostart": True,
 }
 SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 RECORD = QoSProfile(depth=20, reliability=ReliabilityPolicy.BEST_EFFORT)  # hears every publisher
-BACKENDS = ("torch", "onnx")
 SIMULATOR_PATIENCE = 1.0  # a simulated clock that stood so long has stopped, not only been slow [s]
 POLLS = 4  # a period: how often it looks whether readings are overdue
 OK, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -72,7 +74,8 @@ class PolicyNode(LifecycleNode):
             self.declare_parameter(name, default)
         self._runner: PolicyRunner | None = None
         self._recorder: Recorder | None = None
-        self._active = False
+        self.defect: Exception | None = None  # of ours, which ends the process
+        self._active, self._ticking, self._ticked = False, False, 0.0  # the last in steady time [s]
         self._answer: Command | Hold = Hold("unconfigured")
         self._status = self.create_publisher(DiagnosticArray, "/diagnostics", COMMAND)
         self.create_service(SetBool, "engage", self._engage)
@@ -83,9 +86,10 @@ class PolicyNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load body and policy; what does not fit leaves the node unconfigured."""
-        robot, checkpoint, backend, rate_hz, record, _ = (self.get_parameter(name).value for name in PARAMETERS)
+        names = ("robot", "checkpoint", "backend", "rate_hz", "record")
+        robot, checkpoint, backend, rate_hz, record = (self.get_parameter(name).value for name in names)
         try:
-            runner = PolicyRunner(_policy(backend, Path(checkpoint)), load_robot(robot), rate_hz or None)
+            runner = PolicyRunner(load_for(backend, Path(checkpoint)), load_robot(robot), rate_hz or None)
             self._recorder = _recorder(record, runner.embodiment.name)
             self._open(runner)
         except Exception as error:  # whatever is wrong, the node must live to say so: rclpy would keep it to itself
@@ -97,37 +101,34 @@ class PolicyNode(LifecycleNode):
 
     def _open(self, runner: PolicyRunner) -> None:
         self._runner, ros = runner, runner.embodiment.ros
-        self._inputs = inputs = Inputs(runner)
-        self._twist = self.create_publisher(Twist, ros.cmd_vel, COMMAND)
-        self._stamped = self.create_publisher(TwistStamped, f"{ros.cmd_vel}_stamped", COMMAND)
-        self._route = self.create_publisher(PathMsg, "route", COMMAND)
-        self._markers = self.create_publisher(MarkerArray, "markers", COMMAND)
-        # Messages that wait together are taken in this order: the readings that make a tick come last.
-        heard: list[tuple[Any, str, str, Callable[[Any], None], QoSProfile]] = [
-            (Bool, "estop", "", self._estop, COMMAND),
-            (PoseStamped, "goal_pose", "", inputs.goal_pose, COMMAND),
-            (PathMsg, "plan", "", inputs.serialized_plan, COMMAND),
-            (LaserScan, "scan", "scan", inputs.scan, SENSOR),
-            (Image, ros.depth, "depth", inputs.depth, SENSOR),
-            (Odometry, ros.odom, "pose", inputs.odom, SENSOR),
+        self._inputs, self._outputs = Inputs(runner, self._complain), Outputs(self, runner)
+        image, depth = Image, ros.depth
+        if self.get_parameter("compressed").value:
+            # As image_transport does: the name of the uncompressed topic is what is remapped.
+            image, depth = CompressedImage, f"{self.resolve_topic_name(ros.depth)}/compressedDepth"
+        # Messages that wait together come in this order with an executor that waits: what makes a tick is the last.
+        heard: list[tuple[Any, str, Callable[[Any], None], QoSProfile]] = [
+            (Bool, "estop", self._estop, COMMAND),
+            (PoseStamped, "goal_pose", self._taker("goal_pose"), COMMAND),
+            (PathMsg, "plan", self._taker("plan"), COMMAND),
+            (LaserScan, "scan", self._taker("scan"), SENSOR),
+            (PointCloud2, "points", self._taker("points"), SENSOR),
+            (image, depth, self._taker("depth"), SENSOR),
+            (Odometry, ros.odom, self._taker("odom"), SENSOR),
         ]
         self._listening = [
-            self.create_subscription(kind, topic, self._guarded(key, take), qos, raw=kind is PathMsg)
-            for kind, topic, key, take, qos in heard
+            self.create_subscription(kind, topic, take, qos, raw=kind is PathMsg) for kind, topic, take, qos in heard
         ]
         if self._recorder is not None:
             also = ((Twist, ros.cmd_vel), (DiagnosticArray, "/diagnostics"))
             for kind, topic in (*also, *((kind, topic) for kind, topic, *_ in heard)):
                 self._listening.append(self._recorder.listen(self, kind, topic, RECORD))
-        self._poll = self.create_timer(runner.period / POLLS, self._try_tick)
-        simulated = self.get_parameter("use_sim_time").value
-        patience = SIMULATOR_PATIENCE if simulated else STALE_PERIODS * runner.period
-        self._watch = self.create_timer(patience, self._clock_stopped, clock=self._steady)
+        self._poll = self.create_timer(runner.period / POLLS, self._look)
+        self._watch = self.create_timer(runner.period, self._watch_clock, clock=self._steady)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin to command."""
-        self._active = True
-        self._watch.reset()
+        self._active, self._ticked = True, time.monotonic()
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -146,8 +147,7 @@ class PolicyNode(LifecycleNode):
             self.destroy_timer(timer)
         for subscription in self._listening:
             self.destroy_subscription(subscription)
-        for publisher in (self._twist, self._stamped, self._route, self._markers):
-            self.destroy_publisher(publisher)
+        self._outputs.close()
         self.end_recording()
         self._runner = None
         self._say(Hold("unconfigured"))
@@ -163,43 +163,51 @@ class PolicyNode(LifecycleNode):
         """Send a zero command now, if it may command at all."""
         if self._runner is not None and self._active:
             self._runner.safety.stopped()
-            self._send(np.zeros(3))
+            self._outputs.send(np.zeros(3))
             self._say(hold)
 
-    def _try_tick(self) -> None:
-        now = self.get_clock().now().nanoseconds * 1e-9
-        if self._runner is None or not self._active or not self._runner.due(now):
+    def _look(self) -> None:
+        """Tick if it is time, after all that has come: else a slow policy would keep an estop waiting."""
+        if self._due() and not self._ticking:
+            assert self.executor is not None
+            self._ticking = True
+            self.executor.create_task(self._tick_safely)
+
+    def _tick_safely(self) -> None:
+        """As a task's exception would end the process without a zero command."""
+        try:
+            self._tick()
+        except Exception as error:
+            self.defect = error
+
+    def _due(self) -> bool:
+        return self._runner is not None and self._active and self._runner.due(self._now())
+
+    def _now(self) -> float:
+        return float(self.get_clock().now().nanoseconds) * 1e-9
+
+    def _tick(self) -> None:
+        self._ticking = False
+        if self._runner is None or not self._due():
             return
-        answer = self._runner.tick(now)
-        self._watch.reset()
+        answer = self._runner.tick(self._now())
         if isinstance(answer, Hold):
             self.halt(answer)
-            return
-        self._send(answer.twist)
-        self._say(answer)
-        self._show(self._runner)
+        else:
+            self._outputs.send(answer.twist)
+            self._say(answer)
+            self._outputs.show(self._inputs.frame)
+        self._ticked = time.monotonic()
 
-    def _clock_stopped(self) -> None:
-        if self._runner is not None and self._active:
+    def _watch_clock(self) -> None:
+        """Stop where no tick comes because the ROS clock stands."""
+        if self._runner is None or not self._active:
+            return
+        simulated = self.get_parameter("use_sim_time").value
+        patience = SIMULATOR_PATIENCE if simulated else STALE_PERIODS * self._runner.period
+        if time.monotonic() - self._ticked > patience:
             self._runner.interrupted()
             self.halt(Hold("stale: clock"))
-
-    def _send(self, twist: np.ndarray) -> None:
-        assert self._runner is not None
-        stamped = TwistStamped(header=self._header(self._runner.embodiment.ros.base_frame))
-        messages.fill_twist(stamped.twist, twist)
-        self._twist.publish(stamped.twist)
-        self._stamped.publish(stamped)
-
-    def _show(self, runner: PolicyRunner) -> None:
-        base = self._header(runner.embodiment.ros.base_frame)
-        if self._route.get_subscription_count():
-            self._route.publish(diagnostics.path(base, runner.route()[:, 2:]))
-        if self._markers.get_subscription_count():
-            self._markers.publish(diagnostics.markers(runner, base, self._header(self._inputs.frame)))
-
-    def _header(self, frame: str) -> Header:
-        return Header(stamp=self.get_clock().now().to_msg(), frame_id=frame)
 
     def _say(self, answer: Command | Hold) -> None:
         """Remember the answer; a change of state is one line of JSON in the log."""
@@ -209,20 +217,20 @@ class PolicyNode(LifecycleNode):
             self.get_logger().info(json.dumps({"state": what, "detail": detail}))
             self._report()
 
-    def _guarded(self, key: str, take: Callable[[Any], None]) -> Callable[[Any], None]:
-        """A callback that turns a bad message into a fault of its reading ``key``, or only a log line."""
+    def _taker(self, topic: str) -> Callable[[Any], None]:
+        """What to do with the messages of a topic; a reading may be what a command waits for."""
+        take = self._inputs.take
+        if topic not in READINGS:
+            return lambda message: take(topic, message)
 
         def callback(message: Any) -> None:
-            try:
-                take(message)
-            except UserError as error:
-                self.get_logger().error(str(error), throttle_duration_sec=1.0)
-                if key and self._runner is not None:
-                    self._runner.fault(key, str(error))
-            if key:
-                self._try_tick()
+            take(topic, message)
+            self._look()
 
         return callback
+
+    def _complain(self, error: str) -> None:
+        self.get_logger().error(error, throttle_duration_sec=1.0)
 
     def _estop(self, message: Bool) -> None:
         assert self._runner is not None
@@ -248,8 +256,9 @@ class PolicyNode(LifecycleNode):
         hold = self._answer.reason if isinstance(self._answer, Hold) else ""
         counts = {**self._runner.counts, **self._runner.safety.counts} if self._runner else {}
         counts |= self._recorder.status() if self._recorder else {}
+        header = Header(stamp=self.get_clock().now().to_msg())
         name = self.get_fully_qualified_name()[1:]  # /diagnostics is one topic for a whole fleet
-        self._status.publish(diagnostics.diagnostics(name, self._header(""), hold, counts))
+        self._status.publish(diagnostics.diagnostics(name, header, hold, counts))
 
 
 def _recorder(folder: str, name: str) -> Recorder | None:
@@ -260,31 +269,23 @@ def _recorder(folder: str, name: str) -> Recorder | None:
     return Recorder(Path(folder), name)
 
 
-def _policy(backend: str, source: Path) -> Policy:
-    if backend == "torch":
-        return load_policy(source)
-    if backend != "onnx":
-        raise unknown("backend", backend, BACKENDS)
-    from omnibody.policies.compass.export import OnnxPolicy  # a second of imports that torch does not need
-
-    return OnnxPolicy(source)
-
-
 def main() -> NoReturn:
     """Run the node until a signal or an exception, and leave with the exit code that says which."""
     torch.set_num_threads(1)
     rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+    executor = Executor()
     caught: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM):  # after the executor, which would catch them itself
         signal.signal(number, lambda came, _: caught.append(came))
     node, code = PolicyNode(), 1
-    executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
         if node.get_parameter("autostart").value and node.trigger_configure() == OK:
             node.trigger_activate()
         while not caught:
             executor.spin_once(timeout_sec=0.05)
+            if node.defect is not None:
+                raise node.defect
         code = 128 + caught[0]
     except Exception:
         traceback.print_exc()

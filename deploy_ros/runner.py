@@ -5,6 +5,7 @@ All times are seconds on one clock, that of the readings' stamps; poses are (x [
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -12,14 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from omnibody.deploy_ros.safety import SafetyFilter, depth_obstacles, scan_obstacles
+from omnibody.deploy_ros.safety import SafetyFilter, cloud_obstacles, depth_obstacles, scan_obstacles
 from omnibody.policies.policy import Context, Obs, Policy, State
 from omnibody.robots.errors import UserError
-from omnibody.robots.plant import into_heading
-from omnibody.robots.route import ROUTE_SEGMENTS, route_along
+from omnibody.robots.route import ROUTE_SEGMENTS, route_ahead
 from omnibody.robots.spec import Embodiment
 
 NEEDED = ("pose", "velocity", "depth")
+OPTIONAL = ("scan", "points")  # once one came it must go on coming
 STALE_PERIODS = 3.0
 SLACK = 0.1  # of a period: a tick follows the readings' arrival so much early or late
 FUTURE = 0.05  # clocks of two machines may differ by this [s]
@@ -55,8 +56,9 @@ class Hold:
 class PolicyRunner:
     """Runs ``policy`` on ``embodiment``: feed it with ``observe``, call ``tick`` when it is ``due``.
 
-    The rate is the policy's own; only ``rate_hz`` overrules it. ``counts`` adds up ticks, overruns and policy errors;
-    ``safety.counts`` what was clamped.
+    The rate is the policy's own; only ``rate_hz`` overrules it. A policy that plans several actions in a call is called
+    again when those that it wants played (``action_steps``) are, or after a hold. ``counts`` adds up ticks, overruns
+    and policy errors; ``safety.counts`` what was clamped.
     """
 
     def __init__(self, policy: Policy, embodiment: Embodiment, rate_hz: float | None = None) -> None:
@@ -71,7 +73,9 @@ class PolicyRunner:
         self.safety = SafetyFilter(embodiment, self.period)
         self.counts = {"ticks": 0, "overruns": 0, "errors": 0}
         self.estop, self.engaged = False, True
+        self._shapes = _readings(embodiment)
         self._values: dict[str, np.ndarray] = {}
+        self._obstacles: dict[str, np.ndarray] = {}  # what the latest readings show, (P, 2) [m] in the heading frame
         self._stamps: dict[str, float] = {}
         self._faults: dict[str, str] = {}
         self._new: set[str] = set()  # what came since the last tick
@@ -80,15 +84,20 @@ class PolicyRunner:
         self._fresh_since: float | None = -np.inf  # None while data is missing
         self._goal: np.ndarray | None = None
         self._reached = False
-        self._way = np.zeros((0, 2))
+        self._plan = self._way = np.zeros((0, 2))  # the latest, and the one in use
         self._overruns = 0
         self._state: State
+        self._actions: list[list[float]] = []  # planned and not yet played
         self._begin()
         self._warm_up()
 
     def observe(self, key: str, value: np.ndarray, stamp: float) -> None:
-        """A reading: "pose" (3,), "velocity" (3,), "depth" (H, W) [m] or "scan" (R, 2) of range [m] and angle [rad]."""
-        wanted = self._shape(key)
+        """A reading in the base frame, but for the pose.
+
+        "pose" (3,), "velocity" (3,), "depth" (H, W) [m], "scan" (R, 2) of range [m], or inf, and angle [rad], or
+        "points" (P, 3) [m].
+        """
+        wanted = self._shapes[key]
         if len(value.shape) != len(wanted) or any(w not in (-1, v) for w, v in zip(wanted, value.shape, strict=True)):
             self.fault(key, f"wanted shape {wanted}, came {value.shape}")
         elif not np.isfinite(value[:, 1] if key == "scan" else value).all():
@@ -105,6 +114,8 @@ class PolicyRunner:
                 self.interrupted()
             if key == "pose":
                 self._remember(stamp, value)
+            elif key != "velocity":  # now, not when a command is waited for
+                self._obstacles[key] = self._seen(key, value)
 
     def fault(self, key: str, reason: str) -> None:
         """The latest reading of ``key`` was unusable: hold until a good one has come."""
@@ -123,39 +134,42 @@ class PolicyRunner:
             raise UserError(f"goal: wanted finite (x, y, yaw), came {goal.tolist()}")
         if self._goal is None or np.abs(goal - self._goal).max() > SAME_GOAL:
             self._goal, self._reached = goal, False
+            self._choose_way()
             self._begin()
 
     def set_route(self, points: np.ndarray) -> None:
         """The way (K, 2) [m] of a planner, before or after its goal; without one to the goal it is a straight line."""
         if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
             raise UserError(f"plan: wanted finite points (K, 2), came shape {points.shape}")
-        self._way = np.array(points, np.float64)
+        self._plan = np.array(points, np.float64)
+        self._choose_way()
 
     def observation(self) -> Obs:
         """What the policy sees now, float32 (1, ...), as the task of its training makes it."""
         assert self._goal is not None
-        position, yaw = self._values["pose"][:2], self._values["pose"][2:]
-        offset = into_heading(yaw, (self._goal[:2] - position)[None])[0]
-        turn = self._goal[2] - yaw[0]
+        x, y, yaw = self._values["pose"].tolist()
+        goal_x, goal_y, heading = self._goal.tolist()
+        dx, dy, turn, c, s = goal_x - x, goal_y - y, heading - yaw, math.cos(yaw), math.sin(yaw)
         obs = {
-            "depth": self._values["depth"],
-            "velocity": self._values["velocity"],
-            "route": self.route(),
-            "goal": np.array([*offset, np.cos(turn), np.sin(turn)]),
+            "depth": self._values["depth"][None],
+            "velocity": self._values["velocity"][None],
+            "route": self.route()[None],
+            "goal": np.array([[c * dx + s * dy, c * dy - s * dx, math.cos(turn), math.sin(turn)]]),
         }
-        return {key: torch.from_numpy(np.asarray(value, np.float32))[None] for key, value in obs.items()}
+        return {key: torch.from_numpy(np.asarray(value, np.float32)) for key, value in obs.items()}
 
     def route(self) -> np.ndarray:
         """The next segments of the way (10, 4) [m] in the heading frame."""
         assert self._goal is not None
-        position, yaw = self._values["pose"][:2], self._values["pose"][2:]
-        route = route_along(self.way(), position, self._goal[:2])
-        return into_heading(yaw, route.reshape(-1, 2) - position).reshape(route.shape)
+        return route_ahead(self._way, self._values["pose"], self._goal)
+
+    @property
+    def pose(self) -> np.ndarray:
+        """The latest (x [m], y [m], yaw [rad]) in the odom frame."""
+        return self._values["pose"]
 
     def way(self) -> np.ndarray:
         """The plan in use (K, 2) [m], odom frame; one to another goal is not."""
-        if self._goal is None or len(self._way) == 0 or np.linalg.norm(self._way[-1] - self._goal[:2]) > PLAN_END:
-            return np.zeros((0, 2))
         return self._way
 
     def due(self, now: float) -> bool:
@@ -179,6 +193,7 @@ class PolicyRunner:
         self._driving = isinstance(answer, Command)
         if isinstance(answer, Hold):
             self.safety.stopped()
+            self._actions.clear()
         return answer
 
     def _answer(self, now: float) -> Command | Hold:
@@ -187,7 +202,8 @@ class PolicyRunner:
             try:
                 twist = _checked(self._act())
                 if self._overruns < OVERRUNS:
-                    return Command(self.safety.filter(twist, self._obstacles()))
+                    obstacles = np.concatenate(list(self._obstacles.values()))
+                    return Command(self.safety.filter(twist, obstacles))
                 hold = Hold("overrun", f"over {self.period:.3f} s {self._overruns} times in a row")
             except Exception as error:  # whatever it is, the robot must stop
                 self.counts["errors"] += 1
@@ -216,8 +232,10 @@ class PolicyRunner:
     def _stale(self, now: float) -> Hold | None:
         for key, reason in self._faults.items():
             return Hold(f"unusable: {key}", reason)
-        for key in (*NEEDED, *(("scan",) if "scan" in self._values else ())):
-            if key not in self._values:
+        for key in NEEDED + OPTIONAL:
+            if key not in self._stamps:
+                if key in OPTIONAL:
+                    continue
                 return Hold(f"stale: {key}", "none came yet")
             age = now - self._stamps[key]
             if not -FUTURE <= age <= STALE_PERIODS * self.period + 1e-6:
@@ -231,54 +249,81 @@ class PolicyRunner:
         while len(self._poses) > 1 and self._poses[1][0] <= stamp - REST_WINDOW + 1e-6:
             self._poses.popleft()
 
+    def _choose_way(self) -> None:
+        """Use the plan, unless it leads to another goal."""
+        leads = False
+        if self._goal is not None and len(self._plan):
+            leads = math.dist(self._plan[-1], self._goal[:2]) <= PLAN_END
+        self._way = self._plan if leads else self._plan[:0]
+
     def _at_goal(self, goal: np.ndarray) -> bool:
         (then, before), (now, pose) = self._poses[0], self._poses[-1]
-        apart, moved = goal - pose, pose - before
+        x, y, yaw = pose.tolist()
+        goal_x, goal_y, heading = goal.tolist()
         in_place = self.embodiment.limits.min_turning_radius == 0.0
-        near = np.linalg.norm(apart[:2]) < GOAL_DISTANCE and (abs(_wrapped(apart[2])) < GOAL_HEADING or not in_place)
+        if math.hypot(goal_x - x, goal_y - y) >= GOAL_DISTANCE:
+            return False
+        if in_place and abs(_wrapped(heading - yaw)) >= GOAL_HEADING:
+            return False
+        last_x, last_y, last_yaw = before.tolist()
         seconds = now - then
-        at_rest = np.linalg.norm(moved[:2]) < REST_SPEED * seconds and abs(_wrapped(moved[2])) < REST_TURN * seconds
-        return bool(near and at_rest and seconds >= REST_WINDOW - 1e-6)
+        at_rest = math.hypot(x - last_x, y - last_y) < REST_SPEED * seconds
+        at_rest = at_rest and abs(_wrapped(yaw - last_yaw)) < REST_TURN * seconds
+        return at_rest and seconds >= REST_WINDOW - 1e-6
 
     def _act(self) -> np.ndarray:
         began = time.perf_counter()
         with torch.inference_mode():
-            action, self._state = self.policy.act(self.observation(), self._state)
+            if self._actions:
+                self._state = self.policy.observe(self.observation(), self._state)
+            else:
+                chunk, self._state = self.policy.act(self.observation(), self._state)
+                self._actions = chunk[0, : self.policy.action_steps].tolist()
         late = time.perf_counter() - began > self.period
         self.counts["overruns"] += int(late)
         self._overruns = self._overruns + 1 if late else 0
-        return action[0, 0].numpy().astype(np.float64)
+        return np.array(self._actions.pop(0))
 
-    def _obstacles(self) -> np.ndarray:
+    def _seen(self, key: str, value: np.ndarray) -> np.ndarray:
+        """What a reading shows that may be in the way, (P, 2) [m] in the heading frame."""
         body = self.embodiment
-        points = depth_obstacles(self._values["depth"], body.camera, body.base_height, body.footprint.height)
-        if "scan" in self._values:
-            points = np.concatenate((points, scan_obstacles(*self._values["scan"].T)))
-        return points
+        if key == "scan":
+            return scan_obstacles(value)
+        if key == "points":
+            return cloud_obstacles(value, body.base_height, body.footprint.height)
+        return depth_obstacles(value, body.camera, body.base_height, body.footprint.height)
 
     def _warm_up(self) -> None:
-        """Act once on zeros: a first call takes a second, and what cannot run should say so before it drives."""
+        """Do all once with zeros: a first call takes a second, and what cannot run should say so before it drives."""
         obs = {key: torch.zeros(1, *shape) for key, shape in _given(self.embodiment).items()}
         with torch.inference_mode():
             self.policy.act(obs, self._state)
+        for key in ("scan", "points", "depth"):
+            zeros = np.zeros([abs(n) for n in self._shapes[key]], np.float32 if key == "depth" else np.float64)
+            obstacles = self._seen(key, zeros)
+        SafetyFilter(self.embodiment, self.period).filter(np.ones(3), np.concatenate((obstacles, np.ones((1, 2)))))
+        route_ahead(self._way, np.zeros(3), np.ones(3))
 
     def _begin(self) -> None:
         self._state = self.policy.begin(Context(self.embodiment), 1)
-
-    def _shape(self, key: str) -> tuple[int, ...]:
-        camera = self.embodiment.camera
-        return {"pose": (3,), "velocity": (3,), "depth": (camera.height, camera.width), "scan": (-1, 2)}[key]
+        self._actions.clear()
 
 
 def _checked(twist: np.ndarray) -> np.ndarray:
-    if not np.isfinite(twist).all():
+    if not all(map(math.isfinite, twist.tolist())):
         raise ValueError(f"action: wanted finite numbers, came {twist.tolist()}")
     return twist
 
 
 def _wrapped(angle: float) -> float:
     """The same angle in (-pi, pi] [rad]."""
-    return float(np.arctan2(np.sin(angle), np.cos(angle)))
+    return math.atan2(math.sin(angle), math.cos(angle))
+
+
+def _readings(embodiment: Embodiment) -> dict[str, tuple[int, ...]]:
+    """The shapes of readings; -1 is any number."""
+    camera = embodiment.camera
+    return {"pose": (3,), "velocity": (3,), "depth": (camera.height, camera.width), "scan": (-1, 2), "points": (-1, 3)}
 
 
 def _given(embodiment: Embodiment) -> dict[str, tuple[int, ...]]:

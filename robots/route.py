@@ -38,25 +38,50 @@ def cut(line: np.ndarray, num: int, segment: float, out: np.ndarray) -> None:
             out[piece, 0], out[piece, 1] = x, y
 
 
-def route_along(way: np.ndarray, position: np.ndarray, goal: np.ndarray) -> np.ndarray:
-    """The encoded rest of ``way`` (K, 2) [m] from ``position`` (2,) to ``goal`` (2,), (10, 4) [m], same frame.
+@njit(cache=True)
+def route_ahead(way: np.ndarray, pose: np.ndarray, goal: np.ndarray) -> np.ndarray:
+    """The encoded rest of ``way`` (K, 2) [m] from ``pose`` (x [m], y [m], yaw [rad]) to ``goal`` (2+,) [m].
 
-    The way is joined at its point nearest to ``position``; an empty one means a straight line.
+    Way, pose and goal are float64 and in one frame; the result (10, 4) [m] is in the heading frame of the pose. The way
+    is joined at its point nearest to the pose; an empty one means a straight line.
     """
-    rest = way[:0]
-    if len(way) > 1:
-        edges = np.diff(way, axis=0)
-        square = np.maximum((edges**2).sum(axis=1), 1e-12)
-        along = np.clip(((position - way[:-1]) * edges).sum(axis=1) / square, 0.0, 1.0)
-        feet = way[:-1] + along[:, None] * edges
-        k = int(np.linalg.norm(feet - position, axis=1).argmin())
-        rest = np.concatenate((feet[k : k + 1], way[k + 1 : -1]))
-    line = np.concatenate((position[None], rest, goal[None]))
-    moved = np.linalg.norm(np.diff(line, axis=0), axis=1) > 1e-9
-    moved[-1] = True
-    line = np.ascontiguousarray(line[np.concatenate(([True], moved))], np.float64)
+    x, y, num_way = pose[0], pose[1], len(way)
+    line = np.empty((num_way + 2, 2))
+    line[0, 0], line[0, 1] = x, y
+    num = 1
+    if num_way > 1:
+        join, join_x, join_y, nearest = 0, 0.0, 0.0, np.inf
+        for k in range(num_way - 1):
+            edge_x, edge_y = way[k + 1, 0] - way[k, 0], way[k + 1, 1] - way[k, 1]
+            along = (x - way[k, 0]) * edge_x + (y - way[k, 1]) * edge_y
+            along = min(max(along / max(edge_x**2 + edge_y**2, 1e-12), 0.0), 1.0)
+            foot_x, foot_y = way[k, 0] + along * edge_x, way[k, 1] + along * edge_y
+            distance = math.hypot(foot_x - x, foot_y - y)
+            if distance < nearest:
+                join, join_x, join_y, nearest = k, foot_x, foot_y, distance
+        num = _extend(line, num, join_x, join_y)
+        for k in range(join + 1, num_way - 1):
+            num = _extend(line, num, way[k, 0], way[k, 1])
+    if num > 1:  # an edge without length, which could not be cut, must not be the last
+        num = min(num, _extend(line, num, goal[0], goal[1]) - 1)
+    line[num, 0], line[num, 1] = goal[0], goal[1]
     out = np.empty((ROUTE_SEGMENTS, 4))
-    if np.linalg.norm(np.diff(line, axis=0), axis=1).sum() < 1e-9:
-        return np.tile(goal, (ROUTE_SEGMENTS, 2))
-    cut(line, len(line), SEGMENT_LENGTH, out)
+    if num == 1 and math.hypot(goal[0] - x, goal[1] - y) < 1e-9:
+        out[:, 0], out[:, 1], out[:, 2], out[:, 3] = goal[0], goal[1], goal[0], goal[1]
+    else:
+        cut(line, num + 1, SEGMENT_LENGTH, out)
+    c, s = math.cos(pose[2]), math.sin(pose[2])
+    for segment in out:
+        for end in (0, 2):
+            dx, dy = segment[end] - x, segment[end + 1] - y
+            segment[end], segment[end + 1] = c * dx + s * dy, c * dy - s * dx
     return out
+
+
+@njit(cache=True)
+def _extend(line: np.ndarray, num: int, x: float, y: float) -> int:
+    """Put a point behind the first ``num`` of ``line``, unless it is the last of them; returns how many there are."""
+    if math.hypot(x - line[num - 1, 0], y - line[num - 1, 1]) <= 1e-9:
+        return num
+    line[num, 0], line[num, 1] = x, y
+    return num + 1

@@ -22,6 +22,7 @@ def generate_launch_description() -> LaunchDescription:
                 "use_sim_time", default_value="true", description="take the time from the simulators"
             ),
             DeclareLaunchArgument("backend", default_value="torch", choices=["torch", "onnx"]),
+            DeclareLaunchArgument("record", default_value="", description="a folder for a rosbag2 of each drive"),
             OpaqueFunction(function=_fleet),
         ]
     )
@@ -30,7 +31,7 @@ def generate_launch_description() -> LaunchDescription:
 def _fleet(context: LaunchContext) -> list[GroupAction]:
     """A simulator and a policy for each robot; a group keeps its robot's arguments to itself."""
     source = PythonLaunchDescriptionSource([FindPackageShare("omnibody_ros"), "/launch/sim.launch.py"])
-    common = {name: LaunchConfiguration(name) for name in ("checkpoint", "use_sim_time", "backend")}
+    common = {name: LaunchConfiguration(name) for name in ("checkpoint", "use_sim_time", "backend", "record")}
     robots = LaunchConfiguration("robots").perform(context).split(",")
     return [
         GroupAction([IncludeLaunchDescription(source, launch_arguments={"robot": r, "namespace": r, **common}.items())])

@@ -21,6 +21,7 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument("namespace", default_value="", description="in front of topics and node"),
             DeclareLaunchArgument("use_sim_time", default_value="false", description="take the time from /clock"),
             DeclareLaunchArgument("backend", default_value="torch", choices=["torch", "onnx"]),
+            DeclareLaunchArgument("record", default_value="", description="a folder for a rosbag2 of each drive"),
             Node(
                 package="omnibody_ros",
                 executable="policy_node",
@@ -32,6 +33,7 @@ def generate_launch_description() -> LaunchDescription:
                         "checkpoint": ParameterValue(LaunchConfiguration("checkpoint"), value_type=str),
                         "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool),
                         "backend": ParameterValue(LaunchConfiguration("backend"), value_type=str),
+                        "record": ParameterValue(LaunchConfiguration("record"), value_type=str),
                     },
                 ],
                 output="screen",

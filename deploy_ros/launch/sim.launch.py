@@ -24,6 +24,7 @@ def generate_launch_description() -> LaunchDescription:
             "namespace": LaunchConfiguration("namespace"),
             "use_sim_time": LaunchConfiguration("use_sim_time"),
             "backend": LaunchConfiguration("backend"),
+            "record": LaunchConfiguration("record"),
         }.items(),
     )
     simulator = Node(
@@ -41,6 +42,7 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument("namespace", default_value="", description="in front of topics and nodes"),
             DeclareLaunchArgument("use_sim_time", default_value="true", description="take the time from the simulator"),
             DeclareLaunchArgument("backend", default_value="torch", choices=["torch", "onnx"]),
+            DeclareLaunchArgument("record", default_value="", description="a folder for a rosbag2 of each drive"),
             # A relative name is put behind the namespace of the node.
             GroupAction([SetRemap("/clock", "clock"), simulator, policy]),
         ]

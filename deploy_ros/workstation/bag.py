@@ -30,7 +30,7 @@ from rosbags.typesys import Stores, TypesysError, get_typestore
 from tqdm import tqdm
 
 from omnibody.deploy_ros import messages
-from omnibody.deploy_ros.inputs import Inputs
+from omnibody.deploy_ros.inputs import READINGS, Inputs
 from omnibody.deploy_ros.messages import MessageError
 from omnibody.deploy_ros.recorder import storage_file
 from omnibody.deploy_ros.runner import Command, Hold, PolicyRunner
@@ -49,12 +49,11 @@ SEEN = ("depth", "velocity", "route", "goal")  # what a robot tells of a simulat
 COMMAND_TIMEOUT = 0.5  # a command is in force for so long, as drivers do [s]
 TYPES = {
     "odom": ("nav_msgs/msg/Odometry",),
-    "depth": ("sensor_msgs/msg/Image",),
+    "depth": ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"),
     "goal_pose": ("geometry_msgs/msg/PoseStamped",),
     "plan": ("nav_msgs/msg/Path",),
     "cmd_vel": ("geometry_msgs/msg/Twist", "geometry_msgs/msg/TwistStamped"),
 }
-READINGS = {"odom": "pose", "depth": "depth"}  # what a runner calls them
 BROKEN = (ReaderError, AnyReaderError, SerdeError, TypesysError, apsw.Error, OSError, EOFError, AssertionError)
 
 
@@ -63,7 +62,7 @@ class TopicsCfg:
     """Topics of the bag; a name is also found below one namespace. Empty: the body's own name for it."""
 
     odom: str = ""  # nav_msgs/Odometry
-    depth: str = ""  # sensor_msgs/Image, 32FC1 or 16UC1
+    depth: str = ""  # sensor_msgs/Image, 32FC1 or 16UC1, or its CompressedImage of compressedDepth
     goal_pose: str = "goal_pose"  # geometry_msgs/PoseStamped; each new one begins an episode
     plan: str = "plan"  # nav_msgs/Path; a bag may lack it: the way to a goal is then a straight line
     cmd_vel: str = ""  # geometry_msgs/Twist or TwistStamped: the actions
@@ -110,9 +109,8 @@ class Replay:
         self.cuts: Counter[str] = Counter()
         self.unusable: Counter[str] = Counter()
         self.hold = "no readings"
-        self._inputs = Inputs(self.runner)
+        self._inputs = Inputs(self.runner, self._refused)
         self._now = self._odom = -np.inf  # the clock and the odometry's latest stamp [s]
-        self._pose = np.zeros(3)
         self._command, self._commanded = np.zeros(3), -np.inf
         self._steps: list[tuple[Obs, np.ndarray]] = []  # observation and pose of each tick
         self._actions: list[np.ndarray] = []  # one less
@@ -121,26 +119,28 @@ class Replay:
     def take(self, key: str, message: Any) -> Episode | None:
         """One message of a topic of ``TYPES``; an episode if this one has ended it."""
         ended = None
-        try:
-            if key == "cmd_vel":
-                self._command = messages.twist(getattr(message, "twist", message), "cmd_vel")
-                self._commanded = self._now
-                return None
-            if key in READINGS:
-                self._advance(key, messages.stamp(message))
-            getattr(self._inputs, key)(message)
-            if key == "odom":
-                self._pose, _ = messages.odometry(message)
-        except MessageError as error:
-            self.unusable[str(error)] += 1
-            if key in READINGS:
-                self.runner.fault(READINGS[key], str(error))
+        if key == "cmd_vel":
+            self._commanded_by(message)
+            return None
+        if key in READINGS:
+            self._advance(key, messages.stamp(message))
+        self._inputs.take(key, message)
         if self._episode != self._onlooker.episodes:
             self._episode = self._onlooker.episodes
             ended = self.end("new goal") or ended
         if np.isfinite(self._odom) and key in READINGS and self.runner.due(self._now):
             ended = self._tick() or ended
         return ended
+
+    def _commanded_by(self, message: Any) -> None:
+        try:
+            self._command = messages.twist(getattr(message, "twist", message), "cmd_vel")
+            self._commanded = self._now
+        except MessageError as error:
+            self._refused(str(error))
+
+    def _refused(self, error: str) -> None:
+        self.unusable[error] += 1
 
     def _advance(self, key: str, stamp: float) -> None:
         """The clock is the latest stamp of a reading; one that begins anew is the odometry's."""
@@ -157,7 +157,7 @@ class Replay:
                 self._actions.append(self._command)
         at_goal = answer == Hold("goal reached")
         if isinstance(answer, Command) or (at_goal and self._steps):
-            self._steps.append((self.runner.observation(), self._pose))
+            self._steps.append((self.runner.observation(), self.runner.pose))
         if isinstance(answer, Hold):
             self.hold = answer.reason
             ended = self.end(answer.what) or ended

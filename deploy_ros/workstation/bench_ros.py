@@ -17,12 +17,12 @@ import torch
 from geometry_msgs.msg import Twist
 from nav_msgs.msg import Odometry
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.qos import qos_profile_sensor_data
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 
-from omnibody.deploy_ros import messages
+from omnibody.deploy_ros.backends import load_for
+from omnibody.deploy_ros.messages import HEAD
 from omnibody.deploy_ros.runner import Command, PolicyRunner
 from omnibody.deploy_ros.workstation.processes import Processes, Program, own_domain
-from omnibody.policies.checkpoint import load_policy
 from omnibody.policies.policy import Context, Obs, Policy, State
 from omnibody.robots.errors import UserError
 from omnibody.robots.spec import Embodiment
@@ -34,6 +34,8 @@ JITTER, LATENCY, OVERHEAD, START = 20.0, 1.2, 0.5, 3.0  # targets: [ms], times t
 PATIENCE = 120.0  # for a process to be there [s]
 STARTS = 3  # of the node; the median counts
 CALLS = 50  # of the bare policy, a period apart, as the node calls it
+PAUSE = 0.5  # between two looks at what has come [s]
+QUEUE = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
 SETTLING = 5.0  # the first seconds of the drive do not count [s]
 
 
@@ -59,6 +61,7 @@ class _Clocked(Policy):
     def __init__(self, policy: Policy) -> None:
         super().__init__()
         self.policy, self.spec, self.seconds = policy, policy.spec, [0.0]
+        self.action_steps = policy.action_steps
         self.obs_keys = getattr(policy, "obs_keys", tuple(policy.spec.obs))
 
     def begin(self, context: Context, batch_size: int) -> State:
@@ -84,25 +87,29 @@ class _Ear:
         self.executor.add_node(self.node)
         self.odometry: list[float] = []
         self.commands: list[tuple[float, bool]] = []  # and whether it drives
-        # Its types know no callback that is told the arrival. Odometry stays serialized: to read it would take time
-        # from those that are measured.
-        self.node.create_subscription(
-            Odometry, body.ros.odom, cast(Any, self._hear_odometry), qos_profile_sensor_data, raw=True
-        )
-        self.node.create_subscription(Twist, body.ros.cmd_vel, cast(Any, self._hear_command), 10)
+        # Its types know no callback that is told the arrival. Messages stay serialized and wait for a pause: to read
+        # them as they come would take time from those that are measured.
+        for kind, topic, hear in (
+            (Odometry, body.ros.odom, self._hear_odometry),
+            (Twist, body.ros.cmd_vel, self._hear_command),
+        ):
+            self.node.create_subscription(kind, topic, cast(Any, hear), QUEUE, raw=True)
 
     def _hear_odometry(self, data: bytes, info: dict[str, int]) -> None:
         self.odometry.append(1e-9 * info["received_timestamp"])
 
-    def _hear_command(self, message: Twist, info: dict[str, int]) -> None:
-        drives = bool(messages.twist(message, "cmd_vel").any())
+    def _hear_command(self, data: bytes, info: dict[str, int]) -> None:
+        drives = bool(np.frombuffer(data, offset=HEAD).any())
         self.commands.append((1e-9 * info["received_timestamp"], drives))
 
     def until(self, done: Callable[[], bool], seconds: float) -> bool:
         """Listen until ``done``, ``seconds`` at most."""
         end = time.monotonic() + seconds
         while not done() and time.monotonic() < end:
-            self.executor.spin_once(timeout_sec=0.1)
+            time.sleep(PAUSE)
+            heard = -1
+            while heard != (heard := len(self.odometry) + len(self.commands)):
+                self.executor.spin_once(timeout_sec=0.01)
         return done()
 
     def close(self) -> None:
@@ -124,7 +131,7 @@ def ros_rows(cfg: RosBenchCfg) -> list[Row]:
         try:
             processes.start(Program("sim_node", cfg.robot, parameters={"task": cfg.task}))
             _wanted(ear.until(lambda: bool(ear.odometry), PATIENCE), "a simulator", logs)
-            call, own = _bare(_policy(cfg), body)
+            call, own = _bare(load_for(cfg.backend, Path(cfg.checkpoint)), body)
             _start(processes, node)
             _wanted(ear.until(lambda: any(drives for _, drives in ear.commands), PATIENCE), "a command", logs)
             growth = _drive(ear, processes.pid(node), 60.0 * cfg.minutes)
@@ -141,14 +148,6 @@ def ros_rows(cfg: RosBenchCfg) -> list[Row]:
         Row("simulator's own jitter, p99", float(np.percentile(pace, 99)), "ms"),
         Row(f"node's memory, growth in {cfg.minutes:g} min", growth, "MB"),
     ]
-
-
-def _policy(cfg: RosBenchCfg) -> Policy:
-    if cfg.backend == "torch":
-        return load_policy(cfg.checkpoint)
-    from omnibody.policies.compass.export import OnnxPolicy
-
-    return OnnxPolicy(Path(cfg.checkpoint))
 
 
 def _start(processes: Processes, node: Program, stop: bool = False) -> float:

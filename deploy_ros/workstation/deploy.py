@@ -32,6 +32,7 @@ class PolicyCfg:
     namespace: str = ""  # in front of the node and its topics
     backend: str = "torch"  # torch or onnx
     use_sim_time: bool = False  # take the time from /clock
+    compressed: bool = False  # depth comes from image_transport's compressedDepth
     remap: dict[str, str] = field(default_factory=dict)  # its names -> the robot's: remap.odom=/spot/odometry
     record: str = ""  # a folder that gets a rosbag2 of all that is heard and commanded
 
@@ -40,8 +41,8 @@ def run_policy(argv: list[str]) -> int:
     """``omnibody deploy policy``."""
     cfg = parse(PolicyCfg, argv)
     load_robot(cfg.robot)
-    names = ("checkpoint", "backend", "use_sim_time", "record")
-    parameters = {name: getattr(cfg, name) for name in names if getattr(cfg, name)}  # ROS has no word for an empty text
+    names = ("checkpoint", "backend", "use_sim_time", "compressed", "record")
+    parameters = {name: getattr(cfg, name) for name in names}
     with signals(), Processes({}) as processes:
         processes.start(Program("policy_node", cfg.robot, cfg.namespace, parameters, cfg.remap))
         while not (ended := processes.ended()):

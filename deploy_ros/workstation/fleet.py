@@ -36,6 +36,7 @@ class SimCfg:
     real_time_factor: float = 1.0  # simulated seconds a second, if the computer is fast enough
     lockstep: bool = False  # wait for the command to every observation instead: results do not hang on the load
     maps: int = 4  # maps with driven paths in the report, per body
+    record: str = ""  # a folder that gets a rosbag2 of what each policy hears and commands
 
     def __post_init__(self) -> None:
         self.measured()
@@ -52,10 +53,11 @@ class SimCfg:
         name = load_robot(robot).name
         place = {"task": self.task, "seed": self.seed}
         pace = {"real_time_factor": self.real_time_factor, "lockstep": self.lockstep}
+        policy = {"checkpoint": self.checkpoint, "use_sim_time": True, "record": self.record}
         episodes = {"episodes": self.episodes, "checkpoint": self.checkpoint, "out": f"{self.out}/{name}"}
         return (
             Program("sim_node", robot, namespace, place | pace),
-            Program("policy_node", robot, namespace, {"checkpoint": self.checkpoint, "use_sim_time": True}),
+            Program("policy_node", robot, namespace, policy),
             Program("eval_node", robot, namespace, place | episodes),
         )
 

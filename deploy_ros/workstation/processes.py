@@ -58,6 +58,8 @@ class Program:
         else:  # a body of one's own has no parameter file
             parameters["robot"] = self.robot
         for key, value in parameters.items():
+            if value == "":  # -p has no word for it, and it is the default
+                continue
             words += ["-p", f"{key}:={_yaml(value)}"]
         for name, other in self.remap.items():
             words += ["-r", f"{name}:={other}"]

@@ -193,7 +193,7 @@ BAD = {
     "topics.cmd_vel: wanted a topic cmd_vel, the bag holds /depth (sensor_msgs/msg/Image), /goal_pose": spoilt(
         lambda one: None if one[0] == "cmd_vel" else one
     ),
-    "topics.depth: wanted sensor_msgs/msg/Image, /depth is geometry_msgs/msg/Twist": spoilt(
+    "sensor_msgs/msg/CompressedImage, /depth is geometry_msgs/msg/Twist": spoilt(
         lambda one: ("depth", twist(0.0, 0.0, 0.0)) if one[0] == "depth" else one
     ),
     "depth.encoding: wanted one of 32FC1, 16UC1, came 'rgb8'": spoilt(

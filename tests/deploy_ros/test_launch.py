@@ -364,5 +364,18 @@ def test_deploy_starts_what_the_launch_files_start(package: Path, tmp_path: Path
         assert given.items() <= program.parameters.items()
 
 
+@pytest.mark.parametrize("file", ["policy", "sim", "fleet"])
+def test_recording_is_asked_for_by_one_argument(file: str, package: Path, tmp_path: Path) -> None:
+    _, share = install(package, tmp_path / "installed")
+    robots = {"robots" if file == "fleet" else "robot": "go2", "checkpoint": "folder"}
+    for given, wanted in ({"record": "/bags"}, "/bags"), ({}, ""):
+        starts = started(share, f"{file}.launch.py", **robots, **given)
+        assert [s.parameters["record"] for s in starts if s.executable == "policy_node"] == [wanted]
+    _, policy, _ = SimCfg(out="out", checkpoint="folder", record="/bags").drive("go2", "")
+    assert "record:='/bags'" in policy.command()
+    _, policy, _ = SimCfg(out="out", checkpoint="folder").drive("go2", "")
+    assert not [word for word in policy.command() if word.startswith("record:=")]
+
+
 def test_every_body_has_a_parameter_file() -> None:
     assert {file.stem for file in (ROOT / "deploy_ros" / "config").iterdir()} == set(ROBOTS)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import struct
+from io import BytesIO
 from types import SimpleNamespace as Message
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from omnibody.deploy_ros import messages
 from omnibody.robots.spec import CameraMount
@@ -25,6 +28,41 @@ def image(values: np.ndarray, encoding: str = "32FC1", big: bool = False, pad: i
     )
 
 
+def compressed(metres: np.ndarray, encoding: str = "16UC1", how: str = "compressedDepth png") -> Any:
+    """What image_transport's compressedDepth makes of an image, with a = 20 and b = 5 for 32FC1."""
+    whole = metres * 1000 if encoding == "16UC1" else np.where(metres > 0, 20.0 / np.maximum(metres, 1e-3) + 5.0, 0.0)
+    png = BytesIO()
+    Image.fromarray(whole.round().astype(np.uint16)).save(png, format="PNG")
+    return Message(format=f"{encoding}; {how}", data=struct.pack("<iff", 0, 20.0, 5.0) + png.getvalue())
+
+
+AXES = {"x": 4, "y": 12, "z": 0}  # offsets [bytes], not in order and with a gap
+
+
+def cloud(points: np.ndarray, kind: str = "<f4", rows: int = 1, pad: int = 0, frame: str = "base_link") -> Any:
+    """A ``PointCloud2`` of points (P, 3) in so many rows with ``pad`` bytes behind each."""
+    size = np.dtype(kind).itemsize
+    offsets = {axis: offset * size // 4 for axis, offset in AXES.items()}
+    step = 5 * size
+    raw = np.full((rows, len(points) // rows * step + pad), 255, np.uint8)
+    for n, point in enumerate(points):
+        row, column = divmod(n, len(points) // rows)
+        for axis, value in zip("xyz", point, strict=True):
+            at = column * step + offsets[axis]
+            raw[row, at : at + size] = np.frombuffer(np.array(value, kind).tobytes(), np.uint8)
+    types = {name: number for number, name in messages.POINT_TYPES.items()}
+    return Message(
+        header=Message(frame_id=frame),
+        fields=[Message(name=a, offset=o, datatype=types[kind[1:]], count=1) for a, o in offsets.items()],
+        is_bigendian=kind[0] == ">",
+        height=rows,
+        width=len(points) // rows,
+        point_step=step,
+        row_step=raw.shape[1],
+        data=raw.tobytes(),
+    )
+
+
 def pose(x: float, y: float, yaw: float) -> Any:
     turn = Message(x=0.0, y=0.0, z=math.sin(yaw / 2), w=math.cos(yaw / 2))
     return Message(position=Message(x=x, y=y, z=0.0), orientation=turn)
@@ -36,6 +74,7 @@ def test_depth_is_the_same_in_every_layout(big: bool, pad: int) -> None:
     metres = np.random.default_rng(0).integers(500, 9000, (16, 64)) / 1000.0
     assert np.allclose(messages.depth(image(metres, "32FC1", big, pad), CAMERA), metres, atol=1e-6)
     assert np.allclose(messages.depth(image(metres * 1000, "16UC1", big, pad), CAMERA), metres, atol=1e-3)
+    assert messages.depth(image(metres, "32FC1", big, pad), CAMERA).flags.c_contiguous
     finer = np.kron(metres, np.ones((30, 10)))
     assert np.allclose(messages.depth(image(finer, "32FC1", big, pad), CAMERA), metres, atol=1e-6)
 
@@ -59,7 +98,52 @@ def test_a_wrong_image_is_refused_by_field(field: str, value: Any) -> None:
         messages.depth(message, CAMERA)
 
 
+@pytest.mark.parametrize("how", ["compressedDepth png", "compressedDepth"])
+def test_compressed_depth_is_what_was_compressed(how: str) -> None:
+    metres = np.random.default_rng(0).integers(500, 9000, (16, 64)) / 1000.0
+    metres[0, 0] = 0.0  # not measured
+    near = np.where(metres > 0.0, metres, CAMERA.max_range)
+    assert np.allclose(messages.depth(compressed(metres, how=how), CAMERA), near, atol=1e-6)
+    metres = np.where(metres > 0.0, 20.0 / (np.arange(1, 1025).reshape(16, 64) + 2.0), 0.0)  # exact when quantised
+    assert np.allclose(
+        messages.depth(compressed(metres, "32FC1", how), CAMERA)[0, 1:], np.minimum(metres, CAMERA.max_range)[0, 1:]
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("format", "16UC1; compressedDepth rvl"),
+        ("format", "rgb8; jpeg compressed bgr8"),
+        ("data", b"12"),
+        ("data", b""),
+    ],
+)
+def test_an_unknown_compression_is_refused_by_field(field: str, value: Any) -> None:
+    message = compressed(np.ones((16, 64)))
+    setattr(message, field, value)
+    with pytest.raises(messages.MessageError, match=rf"depth\.{field}: wanted .* came"):
+        messages.depth(message, CAMERA)
+
+
+def test_a_spoilt_compressed_image_is_refused_or_read_but_never_worse() -> None:
+    message, rng, refused = compressed(np.ones((16, 64))), np.random.default_rng(0), 0
+    whole = np.frombuffer(message.data, np.uint8)
+    for n in range(300):
+        data = whole.copy()
+        data[rng.integers(len(data), size=3)] = rng.integers(256, size=3)
+        message.data = data[: rng.integers(len(data)) if n % 3 == 0 else None].tobytes()
+        try:
+            assert messages.depth(message, CAMERA).shape == (16, 64)
+        except messages.MessageError:
+            refused += 1
+    assert refused > 100
+
+
 def test_a_covered_camera_is_refused() -> None:
+    scattered = np.full((160, 640), np.nan)
+    scattered[0, 0] = 2.0  # between the camera's pixels
+    assert (messages.depth(image(scattered), CAMERA) == CAMERA.max_range).all()
     with pytest.raises(messages.MessageError, match="without any"):
         messages.depth(image(np.full((16, 64), np.nan)), CAMERA)
 
@@ -82,12 +166,40 @@ def test_a_zero_quaternion_is_refused() -> None:
         messages.goal_pose(Message(pose=broken))
 
 
+@pytest.mark.parametrize("kind", ["<f4", ">f4", "<f8"])
+@pytest.mark.parametrize(("rows", "pad"), [(1, 0), (3, 0), (3, 7)])
+def test_a_cloud_is_the_same_in_every_layout(kind: str, rows: int, pad: int) -> None:
+    points = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32).astype(np.float64)
+    assert np.array_equal(messages.points(cloud(points, kind, rows, pad), "base_link"), points)
+    spoilt = points.copy()
+    spoilt[3, 1], spoilt[7, 2] = np.nan, np.inf
+    came = messages.points(cloud(spoilt, kind, rows, pad, "robot1/base_link"), "base_link")
+    assert np.array_equal(came, np.delete(points, [3, 7], axis=0))
+    assert messages.points(cloud(points[:0], kind), "base_link").shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("fields", []), ("point_step", 8), ("row_step", 8), ("data", b"12"), ("header", Message(frame_id="lidar"))],
+)
+def test_a_wrong_cloud_is_refused_by_field(field: str, value: Any) -> None:
+    message = cloud(np.ones((12, 3)), rows=3)
+    messages.points(message, "base_link")  # the unspoilt one passes
+    setattr(message, field, value)
+    with pytest.raises(messages.MessageError, match=r"points\.\w+(\.frame_id)?: wanted .* came"):
+        messages.points(message, "base_link")
+
+
 def test_path_scan_twist_and_stamp() -> None:
-    way = Message(poses=[Message(pose=pose(0.0, 1.0, 0.0)), Message(pose=pose(2.0, 3.0, 0.0))])
-    assert messages.path(way).tolist() == [[0.0, 1.0], [2.0, 3.0]] and messages.path(Message(poses=[])).shape == (0, 2)
+    header, stops = Message(frame_id="odom"), [Message(pose=pose(0.0, 1.0, 0.0)), Message(pose=pose(2.0, 3.0, 0.0))]
+    frame, way = messages.path(Message(header=header, poses=stops))
+    assert frame == "odom" and way.tolist() == [[0.0, 1.0], [2.0, 3.0]]
+    assert messages.path(Message(header=header, poses=[]))[1].shape == (0, 2)
     scan = Message(ranges=[1.0, math.inf, 0.01], angle_min=-1.0, angle_increment=1.0, range_min=0.1, range_max=5.0)
-    ranges, angles = messages.scan(scan)
-    assert ranges.tolist() == [1.0, math.inf, math.inf] and angles.tolist() == [-1.0, 0.0, 1.0]
+    scan.header = Message(frame_id="base_link")
+    assert messages.scan(scan, "base_link").tolist() == [[1.0, -1.0], [math.inf, 0.0], [math.inf, 1.0]]
+    with pytest.raises(messages.MessageError, match=r"scan\.header\.frame_id: wanted 'base', .* came 'base_link'"):
+        messages.scan(scan, "base")
     command = Message(linear=Message(x=0.0, y=0.0, z=0.0), angular=Message(x=0.0, y=0.0, z=0.0))
     messages.fill_twist(command, np.array([0.1, 0.2, 0.3]))
     assert (command.linear.x, command.linear.y, command.angular.z) == (0.1, 0.2, 0.3)

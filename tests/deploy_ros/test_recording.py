@@ -61,11 +61,11 @@ def test_a_recorded_drive_trains_a_policy(bag: Path, tmp_path: Path) -> None:
 def commands(policy: Policy, bag: Path) -> np.ndarray:
     """What the runner commands on the readings of a bag (T, 3)."""
     runner = PolicyRunner(policy, CARRIER)
-    inputs, twists = Inputs(runner), []
+    inputs, twists = Inputs(runner, pytest.fail), []
     with open_bag(bag) as reader:
         for connection, _, data in reader.messages([c for c in reader.connections if c.topic in TOPICS]):
             message = reader.deserialize(data, connection.msgtype)
-            getattr(inputs, connection.topic[1:])(message)
+            inputs.take(connection.topic[1:], message)
             if connection.topic == "/odom" and runner.due(now := messages.stamp(message)):
                 answer = runner.tick(now)
                 twists += [answer.twist] if isinstance(answer, Command) else []

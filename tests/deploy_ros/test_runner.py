@@ -1,10 +1,11 @@
-"""The runner and its safety filter without ROS: every guard, and what happens without the fault or the guard."""
+"""The runner without ROS: every guard, and what happens without the fault or the guard."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from pathlib import Path
+from types import SimpleNamespace as Message
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,14 @@ import torch
 
 from omnibody.deploy_ros import runner as module
 from omnibody.deploy_ros import safety
+from omnibody.deploy_ros.inputs import Inputs
 from omnibody.deploy_ros.runner import Command, Hold, PolicyRunner
-from omnibody.deploy_ros.safety import SafetyFilter, depth_obstacles, scan_obstacles
+from omnibody.deploy_ros.safety import SafetyFilter
 from omnibody.envs.make import make_env
 from omnibody.policies.checkpoint import load_policy
 from omnibody.policies.compass.export import OnnxPolicy, export_onnx
-from omnibody.policies.policy import Context, Policy
+from omnibody.policies.executor import Executor
+from omnibody.policies.policy import Context, Obs, Policy, State
 from omnibody.robots.errors import UserError
 from omnibody.robots.table import load_robot
 from omnibody.sim_tasks import planner
@@ -27,7 +30,6 @@ from omnibody.sim_tasks.goal_nav import GoalNavCfg
 CHECKPOINT = Path(__file__).parents[2] / "assets" / "checkpoints" / "compass-generalist"
 CARRIER = load_robot("carrier")
 FAR = np.full((16, 64), 10.0, np.float32)
-NOTHING = np.zeros((0, 2))
 
 
 @pytest.fixture(scope="module")
@@ -290,54 +292,91 @@ def test_torch_and_onnx_command_alike(policy: Any, tmp_path: Path) -> None:
     assert worst <= 1e-4
 
 
-@pytest.mark.parametrize("robot", ["carrier", "spot", "go2"])
-def test_the_filter_bounds_velocity_and_acceleration(robot: str) -> None:
-    body = load_robot(robot)
-    safety, rng, last = SafetyFilter(body, 0.1), np.random.default_rng(0), np.zeros(3)
-    for _ in range(200):
-        wish = rng.normal(0.0, 5.0, 3)
-        out = safety.filter(wish, NOTHING)
-        assert (out <= np.array(body.limits.velocity_high) + 1e-9).all()
-        assert (out >= np.array(body.limits.velocity_low) - 1e-9).all()
-        if body.limits.min_turning_radius == 0.0:
-            assert (np.abs(out - last) <= np.array(body.limits.acceleration) * 0.1 + 1e-9).all()
-        last = out
-    assert safety.counts["velocity"] > 0 and safety.counts["acceleration"] > 0
+class Planner(Policy):
+    """Says in which call and row an action was planned, and how many steps it had been shown by then."""
+
+    obs_keys = ("velocity",)
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__()
+        self.spec, self.action_steps, self.weight = policy.spec, 3, torch.nn.Parameter(torch.zeros(1))
+
+    def begin(self, context: Context, batch_size: int) -> State:
+        return {"calls": torch.zeros(batch_size, 1), "shown": torch.zeros(batch_size, 1)}
+
+    def observe(self, obs: Obs, state: State) -> State:
+        return {**state, "shown": state["shown"] + 1}
+
+    def act(self, obs: Obs, state: State, generator: torch.Generator | None = None) -> tuple[torch.Tensor, State]:
+        rows = torch.stack([torch.tensor([float(state["calls"]), n, float(state["shown"])]) for n in range(5)])
+        return 0.01 * rows[None], {"calls": state["calls"] + 1, "shown": state["shown"] + 1}
 
 
-def test_a_modest_command_passes_untouched() -> None:
-    safety = SafetyFilter(CARRIER, 0.1)
-    assert np.allclose(safety.filter(np.array([0.05, 0.0, 0.02]), NOTHING), [0.05, 0.0, 0.02])
-    assert sum(safety.counts.values()) == 0
+def test_chunks_are_played_as_in_simulation_and_do_not_outlive_a_hold(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SafetyFilter, "filter", lambda self, twist, obstacles: twist)
+    planner = Planner(policy)
+    runner, executor = PolicyRunner(planner, CARRIER), Executor(planner, Context(CARRIER), 1)
+    runner.set_goal((3.0, 0.0, 0.0))
+
+    def commands(first: int, count: int) -> np.ndarray:
+        out = []
+        for n in range(first, first + count):
+            feed(runner, n / 10)
+            answer = runner.tick(n / 10)
+            assert isinstance(answer, Command)
+            out.append(answer.twist)
+        return np.stack(out)
+
+    offline = np.concatenate([executor.act({"velocity": torch.zeros(1, 3)}).numpy() for _ in range(8)])
+    assert np.allclose(commands(0, 8), offline) and np.allclose(offline[:4, 1], [0.0, 0.01, 0.02, 0.0])
+    assert commands(8, 2)[-1, 1] == 0.0  # a new chunk has begun
+    runner.estop = True
+    feed(runner, 1.0)
+    assert isinstance(runner.tick(1.0), Hold)
+    runner.estop = False
+    assert commands(11, 1)[0, 1] == 0.0  # and another one after the hold
+    runner.set_goal((-3.0, 0.0, 0.0))
+    assert np.allclose(commands(12, 1), offline[:1])  # an episode from its beginning
 
 
-def drive_at(wall: float, see: bool) -> float:
-    """How near a point robot with the filter comes to a wall ``wall`` [m] ahead when the policy wants full speed."""
-    safety, x = SafetyFilter(CARRIER, 0.1), 0.0
-    for _ in range(300):
-        points = np.array([[wall - x, y] for y in np.linspace(-1, 1, 21)]) if see else NOTHING
-        x += 0.1 * float(safety.filter(np.array([CARRIER.limits.velocity_high[0], 0.0, 0.0]), points)[0])
-    return wall - x - 0.5 * CARRIER.footprint.length
+@pytest.mark.parametrize("seen", [True, False])
+def test_it_brakes_for_points_and_holds_when_they_stop_coming(
+    runner: PolicyRunner, monkeypatch: pytest.MonkeyPatch, seen: bool
+) -> None:
+    monkeypatch.setattr(runner.policy, "act", lambda obs, state: (torch.tensor([[[1.0, 0.0, 0.0]]]), state))
+    ahead = 0.5 * CARRIER.footprint.length + 0.04
+    wall = np.array([[ahead, y, 0.0] for y in np.linspace(-1, 1, 21)]) if seen else np.zeros((0, 3))
+    for n in range(10):
+        feed(runner, n / 10)
+        runner.observe("points", wall, n / 10)
+        answer = runner.tick(n / 10)
+    assert isinstance(answer, Command) and bool(answer.twist[0] < 0.1) is seen
+    feed(runner, 1.3)
+    assert reason(runner.tick(1.3)).startswith("stale: points, age 0.40")
 
 
-def test_it_stops_before_a_wall_and_would_not_without_seeing_it() -> None:
-    assert 0.0 < drive_at(4.0, see=True) < 0.5
-    assert drive_at(4.0, see=False) < 0.0
-
-
-def test_what_is_beside_or_behind_does_not_brake() -> None:
-    safety, out = SafetyFilter(CARRIER, 0.1), np.zeros(3)
-    for _ in range(50):
-        out = safety.filter(np.array([0.5, 0.0, 0.0]), np.array([[0.5, 2.0], [-1.5, 0.0]]))
-    assert np.allclose(out, [0.5, 0.0, 0.0]) and safety.counts["obstacle"] == 0
-
-
-def test_points_of_depth_and_scan() -> None:
-    wall = np.full((16, 64), 2.0, np.float32)
-    points = depth_obstacles(wall, CARRIER.camera, CARRIER.base_height, 1.0)
-    assert len(points) and points[:, 0].min() > 1.0 and points[:, 0].max() < 3.0
-    assert len(depth_obstacles(FAR, CARRIER.camera, CARRIER.base_height, 1.0)) == 0
-    assert np.allclose(scan_obstacles(np.array([1.0, np.inf]), np.array([math.pi / 2, 0.0])), [[0.0, 1.0]])
+@pytest.mark.parametrize("frame", ["map", "odom"])
+def test_a_goal_and_a_plan_from_before_the_odometry_must_be_in_its_frame(runner: PolicyRunner, frame: str) -> None:
+    odom, other = (Message(frame_id=name, stamp=Message(sec=0, nanosec=0)) for name in ("odom", frame))
+    turn, zero = Message(x=0.0, y=0.0, z=0.0, w=1.0), Message(x=0.0, y=0.0, z=0.0)
+    pose, zeros = Message(position=Message(x=2.0, y=0.0, z=0.0), orientation=turn), Message(linear=zero, angular=zero)
+    here = Message(position=zero, orientation=turn)
+    came: list[str] = []
+    inputs = Inputs(runner, came.append)
+    inputs.take("plan", Message(header=other, poses=[Message(pose=here), Message(pose=pose)]))
+    inputs.take("goal_pose", Message(header=other, pose=pose))
+    inputs.take("odom", Message(header=odom, pose=Message(pose=here), twist=Message(twist=zeros)))
+    runner.observe("depth", FAR, 0.0)
+    assert isinstance(runner.tick(0.0), Command)  # the goal of before, or the new one
+    if frame == "odom":
+        assert not came and runner.way().tolist() == [[0.0, 0.0], [2.0, 0.0]]
+    else:
+        assert [error.partition(",")[0] for error in came] == [
+            f"{name}.header.frame_id: wanted 'odom'" for name in ("plan", "goal_pose")
+        ]
+        assert len(runner.way()) == 0
 
 
 def test_a_tick_that_came_between_two_readings_does_not_part_them_for_ever(runner: PolicyRunner) -> None:

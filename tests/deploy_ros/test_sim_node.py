@@ -74,7 +74,7 @@ def test_topics_carry_the_environment(ros, robot):
     np.testing.assert_allclose([place.x, place.y, place.z], env.world.position[0], atol=1e-6)
     depth = np.frombuffer(bytes(heard["depth"].data), "<f4").reshape(heard["depth"].height, heard["depth"].width)
     np.testing.assert_allclose(depth, obs["depth"][0], atol=1e-5)
-    ranges, angles = scan(heard["scan"])
+    ranges, angles = scan(heard["scan"], "base_link").T
     seen = np.isfinite(ranges)
     assert seen.sum() > 20
     beams = np.stack([np.cos(angles + float(env.world.yaw[0])), np.sin(angles + float(env.world.yaw[0]))], 1)
