@@ -65,9 +65,8 @@ class Recorder:
         """A subscription of rclpy's ``node`` to ``topic``, of message class ``kind``, that writes all it hears."""
         name = node.resolve_topic_name(topic)
         self.add(name, f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}")
-        return node.create_subscription(
-            kind, topic, lambda data, info: self.write(name, data, info["received_timestamp"]), qos, raw=True
-        )
+        # Not the middleware's time of arrival: rclpy's EventsExecutor fails at callbacks that ask for it.
+        return node.create_subscription(kind, topic, lambda data: self.write(name, data, time.time_ns()), qos, raw=True)
 
     def write(self, topic: str, data: bytes, stamp: int) -> None:
         """Take a serialized message that came at ``stamp`` [ns]; returns at once."""

@@ -265,6 +265,20 @@ def test_a_bad_checkpoint_is_refused_and_the_node_lives(robot: Any, tmp_path: Pa
             assert change(robot, Transition.TRANSITION_DEACTIVATE) and change(robot, Transition.TRANSITION_CLEANUP)
 
 
+def test_it_records_what_it_hears_and_commands(robot: Any, tmp_path: Path) -> None:
+    reader = pytest.importorskip("rosbags.rosbag2").Reader
+    for folder in (str(tmp_path / "bags"), ""):
+        assert change(robot, Transition.TRANSITION_DEACTIVATE) and change(robot, Transition.TRANSITION_CLEANUP)
+        robot.set(record=folder)
+        assert change(robot, Transition.TRANSITION_CONFIGURE) and change(robot, Transition.TRANSITION_ACTIVATE)
+        robot.heard.clear()
+        assert robot.until(lambda: robot.speed > 0.0 and len(robot.heard) > 10, 10.0)
+    (bag,) = (tmp_path / "bags").iterdir()
+    with reader(bag) as whole:
+        counts = {connection.topic: connection.msgcount for connection in whole.connections}
+    assert all(counts[topic] > 3 for topic in ("/odom", "/depth", "/goal_pose", "/cmd_vel")), counts
+
+
 def test_sigterm_sends_zero_and_says_so(robot: Any) -> None:
     """The last one of the shared node."""
     assert robot.end(signal.SIGTERM) == 128 + signal.SIGTERM
