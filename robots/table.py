@@ -35,6 +35,7 @@ TOOLS = {
     "pusher": "omnibody.robots.pusher:TOOL",
     "tip": "omnibody.robots.tip:TIP",
     "gripper": "omnibody.robots.gripper:GRIPPER",
+    "sawyer": "omnibody.robots.sawyer:SAWYER",
 }
 
 

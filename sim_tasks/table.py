@@ -7,6 +7,7 @@ import importlib
 from omnibody.robots.errors import unknown
 from omnibody.sim_tasks.families import ALL, FAMILIES
 from omnibody.sim_tasks.figures import Figures
+from omnibody.sim_tasks.metaworld_names import INSTRUCTIONS
 from omnibody.sim_tasks.task import TaskFactory
 
 TASKS = {"goal_nav": "omnibody.sim_tasks.goal_nav:GoalNavCfg"}  # of mobile bodies
@@ -15,6 +16,7 @@ TOOL_TASKS = {  # of one tool each
     "push_t_two_goal": "omnibody.sim_tasks.push_t:TwoGoalPushTCfg",
     "block_push": "omnibody.sim_tasks.block_push:BlockPushCfg",
     "desk": "omnibody.sim_tasks.desk:DeskCfg",
+    "metaworld": "omnibody.sim_tasks.metaworld:MetaWorldCfg",
 }
 # What follows a task's name after a slash; an empty name leaves the slash out.
 SCENES = {
@@ -23,6 +25,7 @@ SCENES = {
     "push_t_two_goal": ("",),
     "block_push": ("",),
     "desk": ("",),
+    "metaworld": tuple(INSTRUCTIONS),
 }
 
 BODIES = {  # of tasks that only one body can do
@@ -30,6 +33,7 @@ BODIES = {  # of tasks that only one body can do
     "push_t_two_goal": "pusher",
     "block_push": "tip",
     "desk": "gripper",
+    "metaworld": "sawyer",
 }
 FIGURES = {
     "goal_nav": "omnibody.sim_tasks.goal_nav_figures:FIGURES",
@@ -37,6 +41,7 @@ FIGURES = {
     "push_t_two_goal": "omnibody.sim_tasks.push_t_figures:FIGURES",
     "block_push": "omnibody.sim_tasks.block_push_figures:FIGURES",
     "desk": "omnibody.sim_tasks.desk_figures:FIGURES",
+    "metaworld": "omnibody.sim_tasks.metaworld_figures:FIGURES",
 }
 
 

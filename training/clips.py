@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from omnibody.envs.metaworld import MetaWorldEnv
 from omnibody.envs.mujoco_env import MujocoEnv
 from omnibody.envs.render import Chase, EnvRenderer, TopDown, graphics_backend
 from omnibody.envs.vec_env import Step, VecEnv
@@ -22,37 +23,43 @@ from omnibody.sim_tasks.goal_nav import GoalNav
 from omnibody.sim_tasks.scene import Scene
 from omnibody.training.block_push_clip import BlockPushCamera
 from omnibody.training.desk_clip import DeskCamera
+from omnibody.training.metaworld_clip import MetaWorldCamera
 from omnibody.training.rollout import PATH_SECONDS, EpisodeRecord, Pose, play
 from omnibody.training.table_clip import TableCamera
 
 MAX_BYTES = 1_000_000
 FRAME_SECONDS, SPEED = 0.3, 2.0  # simulated time between frames; how much faster than life they are shown
+METAWORLD = (0.0625, 0.5)  # the same of Meta-World, whose tasks take a second
 HEIGHT = 240  # pixels; the picture from behind is 4:3, the one from above square
 INK = {"wall": "#58616b", "rack": "#7d8fa5", "furniture": "#a58a6d", "clutter": "#c9a27c"}
 
 
 @dataclass(frozen=True)
 class Clip:
-    """An animated WebP picture, how its episode ended, and how it was drawn."""
+    """An animated WebP picture, how its episode ended, how it was drawn, and how much faster than life it is."""
 
     webp: bytes
     outcome: str
     drawn: str
+    speed: float = SPEED
 
 
 def film(policy: Policy | None, env: VecEnv, seed: int, episode: int, latency: int = 0) -> Clip:
     """Play an episode again in ``env`` (of one world) and film it; raises `GraphicsError` where nothing can draw."""
     camera = _camera(env)
-    filming = _Filming(env, camera.shoot)
+    seconds, speed = METAWORLD if isinstance(env, MetaWorldEnv) else (FRAME_SECONDS, SPEED)
+    filming = _Filming(env, camera.shoot, seconds)
     record = next(play(policy, filming, episode + 1, seed, set(range(episode)), latency))
     camera.close()
-    return Clip(encode(filming.frames, FRAME_SECONDS / SPEED), record.outcome, camera.drawn)
+    return Clip(encode(filming.frames, seconds / speed), record.outcome, camera.drawn, speed)
 
 
-def _camera(env: VecEnv) -> _BaseCamera | BlockPushCamera | DeskCamera | TableCamera:
+def _camera(env: VecEnv) -> _BaseCamera | BlockPushCamera | DeskCamera | MetaWorldCamera | TableCamera:
     """What looks at the first world of an env."""
     if isinstance(env, MujocoEnv):
         return _BaseCamera(env)
+    if isinstance(env, MetaWorldEnv):
+        return MetaWorldCamera(env)
     if isinstance(env.task, BlockPush):
         return BlockPushCamera(env)
     return DeskCamera(env) if isinstance(env.task, Desk) else TableCamera(env)
@@ -81,14 +88,14 @@ class _BaseCamera:
 
 
 class _Filming:
-    """A ``VecEnv`` of one world that keeps pictures of what it does."""
+    """A ``VecEnv`` of one world that keeps pictures of what it does, one every ``seconds``."""
 
-    def __init__(self, env: VecEnv, shoot: Callable[[], Image.Image]) -> None:
+    def __init__(self, env: VecEnv, shoot: Callable[[], Image.Image], seconds: float) -> None:
         self.env, self.num_envs, self.spec, self.dt = env, 1, env.spec, env.dt
         self.embodiment, self.task = env.embodiment, env.task
         self._shoot = shoot
         self.frames: list[Image.Image] = []
-        self._every, self._steps = max(1, round(FRAME_SECONDS / env.dt)), 0
+        self._every, self._steps = max(1, round(seconds / env.dt)), 0
 
     episode = property(lambda self: self.env.episode)
     world = property(lambda self: self.env.world)

@@ -28,8 +28,8 @@ from omnibody.envs.vec_env import Step, VecEnv
 from omnibody.robots.errors import UserError, unknown
 from omnibody.robots.spec import Limits, mobile
 from omnibody.robots.table import load_body, load_robot
+from omnibody.sim_tasks.push_t import PushTCfg
 from omnibody.sim_tasks.table import body_of, task_config, task_names
-from omnibody.sim_tasks.tabletop import TabletopCfg
 from omnibody.sim_tasks.task import Obs
 from omnibody.training.config import BODY, load, parse
 from omnibody.training.data.layout import Episode, Origin
@@ -247,7 +247,7 @@ def record(cfg: CollectCfg) -> Collected:
 def record_play(cfg: CollectCfg) -> Collected:
     """The same for the player of a task on a table."""
     task, body = task_config(cfg.task), load_body(cfg.robot)
-    if not isinstance(task, TabletopCfg):
+    if isinstance(task, PushTCfg):
         raise UserError(f"task: wanted one with an expert, came {cfg.task}, which people show; see omnibody import")
     env = make_task_env(body, task, min(cfg.num_envs, cfg.episodes))
     words = env.task.instruction

@@ -266,7 +266,7 @@ def _line(cell: Cell) -> str:
     own = [
         f"{title} {factor * figures[name]:.{digits}f}"
         for title, name, factor, digits in named[:4]
-        if figures[name] is not None
+        if figures.get(name) is not None  # an expert has none of a network
     ]
     return (
         f"{cell.policy:24} {cell.robot:10} {cell.task:22} {cell.tier}  {figures['successes']:4}/{figures['n']:<4}"

@@ -152,4 +152,5 @@ def _keep(path: Path, clip: Clip) -> None:
     """Write the picture, then its notes."""
     with atomic_file(path) as temporary:
         temporary.write_bytes(clip.webp)
-    write_text(path.with_suffix(".json"), json.dumps({"outcome": clip.outcome, "drawn": clip.drawn}))
+    notes = {key: getattr(clip, key) for key in ("outcome", "drawn", "speed")}
+    write_text(path.with_suffix(".json"), json.dumps(notes))

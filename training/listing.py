@@ -11,6 +11,7 @@ from typing import Any
 from omnibody.policies.checkpoint import CONFIG, META, read_config, read_meta
 from omnibody.policies.table import POLICIES
 from omnibody.robots.table import ROBOTS, TOOLS, load_body, load_robot
+from omnibody.sim_tasks.metaworld_names import INSTRUCTIONS
 from omnibody.sim_tasks.table import TASKS, TOOL_TASKS, task_names
 from omnibody.training.config import PACKAGE, load, parse
 
@@ -29,7 +30,7 @@ def main(argv: list[str]) -> None:
     cfg = parse(ListCfg, argv)
     tables = {
         "robots": [*(_robot(name) for name in ROBOTS), *(_tool(name) for name in TOOLS)],
-        "tasks": [_member(name, (TASKS | TOOL_TASKS)[name.partition("/")[0]]) for name in task_names()],
+        "tasks": [_task(name) for name in task_names()],
         "policies": [_member(name, target) for name, target in POLICIES.items()],
         "checkpoints": checkpoints(PACKAGE / "assets" / "checkpoints"),
     }
@@ -55,6 +56,12 @@ def _robot(name: str) -> Row:
 def _tool(name: str) -> Row:
     body = load_body(name)
     return {"name": name, "tiers": body.best_tier, "drive": "a tool", "licence": body.license}
+
+
+def _task(name: str) -> Row:
+    task, _, scene = name.partition("/")
+    row = _member(name, (TASKS | TOOL_TASKS)[task])
+    return row | {"about": INSTRUCTIONS[scene]} if task == "metaworld" else row
 
 
 def _member(name: str, target: str) -> Row:

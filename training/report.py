@@ -13,7 +13,7 @@ from typing import Any
 from omnibody.sim_tasks.figures import Column
 from omnibody.sim_tasks.table import figures_of
 from omnibody.training import figures
-from omnibody.training.clips import SPEED, Clip
+from omnibody.training.clips import Clip
 from omnibody.training.figures import colour_of, text
 from omnibody.training.gallery import Map
 
@@ -33,7 +33,7 @@ def page(report: dict[str, Any], maps: Sequence[Map], clips: Sequence[tuple[str,
         table=_tables(cells),
         maps=_section("Driven paths", _maps(maps, report["means"])),
         curves=_section("Learning curves", figures.learning_curves(curves) if curves else ""),
-        clips=_section(f"Clips, {SPEED:g} times faster than life", _clips(clips)),
+        clips=_section("Clips", _clips(clips)),
         definitions="".join(f"<dt>{text(name)}</dt><dd>{text(meaning)}</dd>" for name, meaning in words),
         origin=text(json.dumps(origin, indent=1)),
     )
@@ -141,5 +141,6 @@ def _clip(caption: str, clip: Clip) -> str:
     data = base64.b64encode(clip.webp).decode()
     return (
         f'<figure class="clip"><img alt="" src="data:image/webp;base64,{data}">'
-        f"<figcaption>{text(caption)}; {text(clip.outcome)}. Drawn by: {text(clip.drawn)}.</figcaption></figure>"
+        f"<figcaption>{text(caption)}; {text(clip.outcome)}; shown at {clip.speed:g} times its speed."
+        f" Drawn by: {text(clip.drawn)}.</figcaption></figure>"
     )
