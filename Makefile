@@ -13,11 +13,13 @@ export OMP_WAIT_POLICY ?= PASSIVE
 setup: $(STAMP)
 
 # Torch first and alone: it is by far the largest, and the rest must not pull another one.
+# Meta-World last and without its dependencies, as it pins an older MuJoCo.
 $(STAMP): pyproject.toml constraints.txt .ci/debian-packages.sh .ci/find-python.sh
 	.ci/debian-packages.sh
 	test -x $(BIN)/python || "$$(.ci/find-python.sh)" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,ros,push-t]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps metaworld imageio
 	touch $@
 
 demo: $(STAMP)

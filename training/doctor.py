@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from omnibody.robots.assets import WHEELS, cache_dir
+from omnibody.sim_tasks.metaworld import INSTALL
 from omnibody.training.config import PACKAGE, parse
 
 # A picture of one sphere, and the name of what drew it.
@@ -32,6 +33,7 @@ with mujoco.Renderer(model, 16, 16) as renderer:
 """
 GPU = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')"
 ROS = "import os, rclpy; print(os.environ.get('ROS_DISTRO', ''), rclpy.__file__)"
+META_WORLD = "import importlib.metadata as m, metaworld; print('metaworld', m.version('metaworld'))"
 # A message from one node to another, as a firewall or a bad middleware keeps ROS's processes apart.
 TALK = """
 import random, time
@@ -90,6 +92,7 @@ def examine() -> Iterator[Finding]:
     yield from ros()
     yield _isaac()
     yield _lerobot()
+    yield _importable("Meta-World", "metaworld", META_WORLD, INSTALL)
     yield from _assets()
 
 

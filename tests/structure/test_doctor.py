@@ -16,7 +16,15 @@ def test_doctor_finds_what_this_test_runs_on(capsys):
     findings = {finding["part"]: finding for finding in json.loads(capsys.readouterr().out)}
     for package in ("torch", "mujoco", "hydra-core"):
         assert findings[package]["ok"] and findings[package]["found"] == importlib.metadata.version(package)
-    assert {"RGB by egl", "RGB by osmesa", "GPU", "ROS 2 (rclpy)", "Isaac Lab", "LeRobot environment"} <= set(findings)
+    assert {
+        "RGB by egl",
+        "RGB by osmesa",
+        "GPU",
+        "ROS 2 (rclpy)",
+        "Isaac Lab",
+        "LeRobot environment",
+        "Meta-World",
+    } <= set(findings)
     assert all(finding["advice"] for finding in findings.values() if not finding["ok"])
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from omnibody.sim_tasks.metaworld import INSTALL
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -43,6 +45,14 @@ def test_a_fresh_clone_sets_up_and_then_checks_everything(clone):
 def test_torch_comes_before_the_rest(clone):
     commands = plan(clone, "setup")
     assert 0 <= position(commands, "constraints.txt torch") < position(commands, "-e '.[dev,ros,push-t]'")
+
+
+def test_meta_world_brings_no_other_mujoco(clone):
+    """What make installs is what a user is told to, at the same version."""
+    commands = plan(clone, "setup")
+    assert 0 <= position(commands, "-e '.[dev") < position(commands, "--no-deps metaworld imageio")
+    (pin,) = (line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("metaworld=="))
+    assert INSTALL == f"pip install --no-deps {pin} imageio"
 
 
 def test_set_up_once_until_the_requirements_change(clone):
