@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from omnibody.sim_tasks.figures import ESTIMATE, Column, Figure, Figures
+from omnibody.sim_tasks.figures import ESTIMATE, SHARE, Column, Figure, Figures
 
 FOLDS = {"max_reward": ("reward", "max"), "final_reward": ("reward", "last")}
 
 FIGURES = Figures(
     figures=(
+        Figure(
+            "success_rate",
+            "share of episodes with success in any step, which ends them; with Wilson's 95 % limits",
+            SHARE,
+            lambda episodes: episodes["success"],
+        ),
         Figure(
             "mean_max_reward",
             "mean over episodes of the largest reward of a step, of 10 (Meta-World's v2 rewards); limits are Student's"

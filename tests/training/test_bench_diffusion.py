@@ -10,8 +10,10 @@ from omnibody.policies.checkpoint import save_pretrained
 from omnibody.policies.diffusion.config import DiffusionCfg
 from omnibody.robots.spec import IOSpec
 from omnibody.robots.table import load_body
+from omnibody.sim_tasks.figures import ESTIMATE, SHARE
 from omnibody.sim_tasks.push_t import PushTCfg
-from omnibody.training.bench.diffusion import TABLE, DiffusionBenchCfg, _row, diffusion_rows, table
+from omnibody.sim_tasks.table import TOOL_TASKS, figures_of, task_names
+from omnibody.training.bench.diffusion import SCORES, TABLE, DiffusionBenchCfg, _row, diffusion_rows, table
 
 FIGURES = ("mean_max_coverage", "mean_max_reward", "success_90", "success_95", "final_iou")
 
@@ -32,6 +34,14 @@ def test_a_row_holds_costs_and_the_score_at_each_latency() -> None:
     assert head.split()[-2:] == ["d=0", "d=4"] and first.split()[-2:] == ["0.800", "0.500"]
     assert head.split()[:2] == ["push_t", "mean_max_coverage"]
     assert second.split()[-2:] == ["0.300", "-"] and "0.800 [0.700, 0.900]" in first
+
+
+def test_every_tools_task_has_a_score_with_limits() -> None:
+    assert set(SCORES) == set(TOOL_TASKS)
+    for task, score in SCORES.items():
+        name = next(name for name in task_names() if name.partition("/")[0] == task)
+        kinds = {figure.name: figure.kind for figure in figures_of(name).figures}
+        assert kinds[score] in (ESTIMATE, SHARE), task
 
 
 def test_bad_settings_are_refused() -> None:

@@ -35,6 +35,7 @@ SCORES = {  # of a task, the figure of a latency curve
     "push_t_two_goal": "final_iou",
     "block_push": "result",
     "desk": "result",
+    "metaworld": "success_rate",
 }
 COSTS = {"nfe_per_action": 2, "p50_ms": 2, "p95_ms": 2, "hz": 1, "chunk_jump": 2, "jerk": 0}  # and their digits
 TABLE = "diffusion.json"
@@ -46,7 +47,7 @@ class DiffusionBenchCfg:
 
     checkpoints: list[str] = MISSING  # the policies, checkpoint folders
     out: str = MISSING  # folder of the reports and of diffusion.json
-    tasks: list[str] = field(default_factory=lambda: ["push_t"])  # e.g. push_t, block_push, desk
+    tasks: list[str] = field(default_factory=lambda: ["push_t"])  # e.g. push_t, block_push, desk, metaworld/reach-v3
     latencies: list[int] = field(default_factory=lambda: [0, 1, 2, 4, 8])  # steps that a call takes
     episodes: int = 200  # per policy, latency and seed
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3])  # of the start states
