@@ -8,7 +8,7 @@ LAYERS := robots sim_tasks envs policies training deploy_ros
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup demo test test-slow lint mypy bench lerobot clean
+.PHONY: setup demo test test-slow lint mypy bench peers lerobot clean
 
 setup: $(STAMP)
 
@@ -54,6 +54,9 @@ bench: $(STAMP)
 	$(BIN)/omnibody bench env
 	$(BIN)/omnibody bench policy
 	$(BIN)/omnibody bench train
+
+peers: $(STAMP) lerobot
+	$(BIN)/omnibody bench peers
 
 clean:
 	rm -rf .namespace .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

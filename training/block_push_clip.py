@@ -31,7 +31,7 @@ class BlockPushCamera:
     def shoot(self) -> Image.Image:
         """The present picture."""
         task, world = self._task, self._env.world
-        picture = Image.new("RGB", tuple(FINE * side for side in self._size), GROUND)
+        picture = Image.new("RGB", (FINE * self._size[0], FINE * self._size[1]), GROUND)
         draw = ImageDraw.Draw(picture)
         draw.rectangle([0, 0, picture.width - 1, picture.height - 1], outline=EDGE, width=2 * FINE)
         for target in task.targets[0]:

@@ -12,6 +12,7 @@ BENCHES = {
     "policy": "omnibody.training.bench.policy:main",
     "train": "omnibody.training.bench.train:main",
     "diffusion": "omnibody.training.bench.diffusion:main",
+    "peers": "omnibody.training.bench.peers:main",
     "ros": "omnibody.deploy_ros.workstation.bench_ros:main",
 }
 

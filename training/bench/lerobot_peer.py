@@ -1,0 +1,107 @@
+"""Runs in LeRobot's own environment (`make lerobot`), not in ours: its diffusion policy on recordings of Push-T.
+
+python lerobot_peer.py <recordings.npz> <folder> <batch size> <steps> <calls> <width>
+Writes ``<folder>/peer.json``: ``parameters``; ``samples_per_second`` of `lerobot_train`, from its own log, reading
+included; ``call_ms``, the median of a call with 8 steps of DDIM at batch 1; ``window_ms`` to read one window.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from lerobot.configs.types import FeatureType, PolicyFeature
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
+from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
+
+STATE, ENVIRONMENT, ACTION = "observation.state", "observation.environment_state", "action"
+NAME, FPS, LOG_EVERY, CALL_STEPS = "omnibody/peer", 10, 10, 8
+
+
+def written(recordings: dict[str, np.ndarray], root: Path) -> LeRobotDataset:
+    """A dataset of LeRobot's own making."""
+    shapes = {STATE: (2,), ENVIRONMENT: recordings["corners"].shape[1:], ACTION: (2,)}
+    features = {key: {"dtype": "float32", "shape": shape, "names": None} for key, shape in shapes.items()}
+    dataset = LeRobotDataset.create(NAME, FPS, features, root=root, use_videos=False)
+    begin = 0
+    for end in recordings["episode_ends"]:
+        for row in range(begin, end):
+            values = {STATE: "agent", ENVIRONMENT: "corners", ACTION: "action"}
+            dataset.add_frame({key: recordings[name][row] for key, name in values.items()} | {"task": "push"})
+        dataset.save_episode()
+        begin = end
+    dataset.finalize()
+    return dataset
+
+
+def trained(root: Path, out: Path, batch: int, steps: int, width: int) -> float:
+    """Samples per second of LeRobot's training command, the median of what it logs after the first rows."""
+    words = [
+        f"--dataset.repo_id={NAME}", f"--dataset.root={root}", "--policy.type=diffusion", "--policy.device=cpu",
+        f"--policy.down_dims=[{width},{2 * width},{4 * width}]", "--policy.push_to_hub=false", f"--batch_size={batch}",
+        f"--steps={steps}", f"--log_freq={LOG_EVERY}", "--save_checkpoint=false", "--wandb.enable=false",
+        f"--output_dir={out}",
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "lerobot.scripts.lerobot_train", *words], capture_output=True, text=True, check=False
+    )
+    rows = re.findall(r"updt_s:([\d.]+) data_s:([\d.]+)", done.stdout + done.stderr)
+    if len(rows) < 2:
+        raise SystemExit(f"LeRobot's training said no times:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+    return batch / float(np.median([float(update) + float(data) for update, data in rows[1:]]))
+
+
+def called(environment: int, calls: int, width: int) -> tuple[int, float]:
+    """Parameters of the policy, and the median time of a call [ms]."""
+    vector = {key: PolicyFeature(FeatureType.STATE, (2,)) for key in (STATE,)}
+    inputs = vector | {ENVIRONMENT: PolicyFeature(FeatureType.ENV, (environment,))}
+    config = DiffusionConfig(
+        input_features=inputs,
+        output_features={ACTION: PolicyFeature(FeatureType.ACTION, (2,))},
+        down_dims=(width, 2 * width, 4 * width),
+        noise_scheduler_type="DDIM",
+        num_inference_steps=CALL_STEPS,
+        device="cpu",
+    )
+    policy = DiffusionPolicy(config).eval()
+    batch = {STATE: torch.rand(1, 2), ENVIRONMENT: torch.rand(1, environment)}
+    times = []
+    with torch.inference_mode():
+        for _ in range(calls):
+            policy.reset()  # so that every call computes a chunk
+            began = time.perf_counter()
+            policy.select_action(dict(batch))
+            times.append(1e3 * (time.perf_counter() - began))
+    return sum(p.numel() for p in policy.parameters()), float(np.median(times))
+
+
+def read(root: Path, count: int = 200) -> float:
+    """Median time to read one window of 2 observations and 16 actions [ms]."""
+    ahead = {STATE: [-0.1, 0.0], ENVIRONMENT: [-0.1, 0.0], ACTION: [(n - 1) / FPS for n in range(16)]}
+    dataset, times = LeRobotDataset(NAME, root=root, delta_timestamps=ahead), []
+    for row in np.random.default_rng(0).integers(len(dataset), size=count):
+        began = time.perf_counter()
+        dataset[int(row)]
+        times.append(1e3 * (time.perf_counter() - began))
+    return float(np.median(times))
+
+
+def main(source: str, folder: str, batch: str, steps: str, calls: str, width: str) -> None:
+    """See the module's words."""
+    torch.set_num_threads(1)
+    recordings = dict(np.load(source))
+    root = Path(folder) / "dataset"
+    written(recordings, root)
+    parameters, call = called(recordings["corners"].shape[1], int(calls), int(width))
+    figures = {"parameters": parameters, "call_ms": call, "window_ms": read(root)}
+    figures["samples_per_second"] = trained(root, Path(folder) / "train", int(batch), int(steps), int(width))
+    (Path(folder) / "peer.json").write_text(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
