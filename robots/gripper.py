@@ -30,7 +30,7 @@ class PointGripper:
     license: str
     source: str
     rate_hz: float = 10.0
-    best_tier: str = "T2"
+    best_tier: str = "3D"
 
     @property
     def action(self) -> Field:
