@@ -20,7 +20,7 @@ def test_cells_hold_besos_figures_and_the_page_a_clip(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     untrained, player = report["cells"]
     for cell in report["cells"]:
-        assert (cell["robot"], cell["task"], cell["tier"], cell["n"]) == ("gripper", "desk", "T2", 3)
+        assert (cell["robot"], cell["task"], cell["tier"], cell["n"]) == ("gripper", "desk", "3D", 3)
         for name in ("reward", "result", "p1", "p2", "p3", "p4"):
             assert cell[f"{name}_lo"] <= cell[name] <= cell[f"{name}_hi"] and report["definitions"][name]
     assert player["reward"] == player["result"] == 4.0 and player["p4"] == player["sr"] == 1.0
