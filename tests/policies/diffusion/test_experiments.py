@@ -9,12 +9,14 @@ from omnibody.policies.batch import fake_batch, random_values
 from omnibody.policies.diffusion.config import DiffusionCfg, LargeDiffusionCfg
 from omnibody.policies.policy import Context
 from omnibody.robots.spec import Field, IOSpec
-from omnibody.robots.table import load_robot
+from omnibody.robots.table import load_body, load_robot
+from omnibody.sim_tasks.table import body_of, task_config
 from omnibody.training.config import parse
 from omnibody.training.train import TrainCfg
 
-FOLDER = Path(__file__).parents[3] / "policies" / "diffusion"
-NAMES = sorted(file.stem for file in FOLDER.glob("*.yaml"))
+ROOT = Path(__file__).parents[3]
+NAMES = sorted(file.stem for file in (ROOT / "policies" / "diffusion").glob("*.yaml"))
+TASKS = sorted(file.stem for file in (ROOT / "sim_tasks").glob("*.yaml"))
 SPEC = IOSpec(
     obs={key: Field((2,), "float32", "m", (-1.0, -1.0), (1.0, 1.0)) for key in ("agent", "goal")},
     action=Field((2,), "float32", "m", (-1.0, -1.0), (1.0, 1.0)),
@@ -70,3 +72,15 @@ def test_the_paper_size_is_the_papers() -> None:
     """65.8 M parameters in the original, whose step encoder and FiLM layers are wider than ours."""
     net = read("dp_ddpm100", "policy=diffusion_l").policy.build(SPEC).net
     assert 55e6 < sum(parameter.numel() for parameter in net.parameters()) < 75e6
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_tasks_experiment_fits_its_windows_and_its_size(name: str) -> None:
+    """Of checkpoints that are shipped: at most 10 MB, and what it sees the task shows."""
+    cfg = parse(TrainCfg, [f"experiment=sim_tasks/{name}", "data=[d]", "out=o"])
+    name = name.removesuffix("_flow")
+    built = task_config(name).build(load_body(body_of(name)), 1)
+    policy = cfg.policy.build(IOSpec(built.obs_fields, built.body.action, built.body.rate_hz))
+    assert sum(value.numel() for value in policy.state_dict().values()) * 4 <= 10e6
+    assert cfg.windows.action_steps == cfg.policy.obs_steps - 1 + cfg.policy.horizon
+    assert (cfg.windows.obs_steps, cfg.windows.lead) == (cfg.policy.obs_steps, cfg.policy.obs_steps - 1)
