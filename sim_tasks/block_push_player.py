@@ -2,7 +2,8 @@
 
 After the oracle of the original (arXiv 2109.00137, ``oriented_push_oracle``): behind the block on its line to the
 target, up to it, push; when the block is turned against the line, circle closely around it, which drags it along.
-Ours: it goes around blocks in its way, and comes back to a block that has left its target again.
+Ours: it goes around blocks in its way, comes back to a block that has left its target again, turns blocks the slower the
+less they are turned against the line, and pushes them beside the middle so that they straighten on the way.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ HOME = np.array([0.3, -0.4])
 BEHIND, TOUCH, INSIDE = 0.05, 0.03, 0.01  # [m] behind a block's centre: before it goes up, at it, aim of a push
 MOVE, PUSH, TURN = 0.030, 0.035, 0.020  # most [m] a step
 CIRCLE = 0.025  # radius around a block's centre that turns it [m]
+GAIN, LEAST = 0.7, 0.1  # of the angle on that circle to go, in the block's error; and its least [rad]
+STEER = 0.04  # how far beside the line to push, in the block's error [m/rad]
 CROOKED, STRAIGHT = 0.3, 0.1  # [rad] of yaw against the line: when to begin to turn, and when to stop
 NEAR = 0.04  # [m] of a block to its target's centre when it is left there
 ARRIVED = 0.004  # [m]
@@ -82,9 +85,10 @@ class Player:
         if self._phase is Phase.TOUCH:
             return block - TOUCH * line, MOVE
         if self._phase is Phase.PUSH:
-            return block - INSIDE * line, PUSH
+            left = np.array([-line[1], line[0]])
+            return block - INSIDE * line - STEER * error * left, PUSH
         if self._phase is Phase.TURN:
-            return _circled(tip, block, np.sign(error) * TURN / CIRCLE), TURN
+            return _circled(tip, block, np.sign(error) * min(LEAST + GAIN * abs(error), TURN / CIRCLE)), TURN
         return (self._left if self._phase is Phase.LEAVE else HOME), MOVE
 
 
