@@ -2,8 +2,8 @@
 
 After the oracle of the original (arXiv 2109.00137, ``oriented_push_oracle``): behind the block on its line to the
 target, up to it, push; when the block is turned against the line, circle closely around it, which drags it along.
-Ours: it goes around blocks in its way, comes back to a block that has left its target again, turns blocks the slower the
-less they are turned against the line, and pushes them beside the middle so that they straighten on the way.
+Ours: it goes around blocks in its way, comes back to a block that has left its target again, turns a block the slower
+the less it is turned against the line, and pushes it beside the middle so that it straightens on the way.
 """
 
 from __future__ import annotations
