@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from omnibody.training.average import Average
+from omnibody.training.average import EVERY, Average
 
 
 def moved(largest: float, steps: int) -> tuple[float, list[float]]:
@@ -19,13 +19,15 @@ def moved(largest: float, steps: int) -> tuple[float, list[float]]:
 
 
 @pytest.mark.parametrize("largest", [0.5, 0.9995])
-def test_it_is_the_weighted_sum_of_all_weights(largest: float) -> None:
+def test_it_is_the_weighted_sum_of_the_weights_and_close_to_that_of_all(largest: float) -> None:
     value, decays = moved(largest, 50)
     assert decays[0] == 0 and max(decays) == min(largest, 1 - 50**-0.75)  # the first weights count for nothing
-    wanted = 0.0
+    some = every = 0.0
     for step, decay in enumerate(decays):
-        wanted = decay * wanted + (1 - decay) * (step + 1)
-    assert value == pytest.approx(wanted, rel=1e-5)
+        every = decay * every + (1 - decay) * (step + 1)
+        if step % EVERY == 0:
+            some = decay**EVERY * some + (1 - decay**EVERY) * (step + 1)
+    assert value == pytest.approx(some, rel=1e-5) and value == pytest.approx(every, rel=0.1)
     assert value != pytest.approx(moved(0.7, 50)[0], rel=1e-2)
 
 

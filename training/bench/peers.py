@@ -31,12 +31,13 @@ from omnibody.training.data.reader import Dataset, open_dataset
 from omnibody.training.data.windows import Windows
 from omnibody.training.fit import FitCfg, fit
 from omnibody.training.importing import ImportCfg, import_source
+from omnibody.training.run_folder import LOG
 from omnibody.training.train import build_policy
 
 ROOT = Path(__file__).resolve().parents[2]
 PEER = Path(__file__).with_name("lerobot_peer.py")
 KEYS = ("agent", "corners")
-HELD_OUT = 0.1
+HELD_OUT, LOG_EVERY = 0.1, 10
 EPISODES, STEPS = 60, 120  # of random data
 
 
@@ -70,8 +71,11 @@ def peers_rows(cfg: PeersBenchCfg, folder: Path) -> list[Row]:
     policy = build_policy(net, dataset.origin.spec, 0)
     parameters = sum(parameter.numel() for parameter in policy.parameters())
     policy.fit_statistics(windows.blocks(4096))
-    how = FitCfg(epochs=1, batch_size=cfg.batch_size, ema=0.999, held_out=HELD_OUT)
-    speed = fit(policy, windows, how, folder / "fit").samples_per_second
+    how = FitCfg(epochs=1, batch_size=cfg.batch_size, ema=0.999, held_out=HELD_OUT, log_every=LOG_EVERY)
+    fit(policy, windows, how, folder / "fit")
+    rows = [json.loads(row) for row in (folder / "fit" / LOG).read_text(encoding="utf-8").splitlines()]
+    rates = [row["samples_per_second"] for row in rows if "samples_per_second" in row]
+    speed = statistics.median(rates[1:])  # of the log's rows after the first, as LeRobot's figure
     torch.set_num_threads(1)
     calls = call_times(policy.eval(), Context(load_body("pusher")), cfg.calls)
     reads = [_read(windows, cfg.batch_size) for _ in range(200)]
