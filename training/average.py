@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 POWER = 0.75  # of the decay's rise, as in Diffusion Policy
-EVERY = 4  # steps between updates, each with the decay of that many: a pass over the weights is 6 % of a small net's step
+EVERY = 4  # steps between updates, each with the decay of that many: a pass over all weights costs a small net 6 %
 
 
 class Average:
