@@ -99,7 +99,7 @@ class Desk:
         began = [begin(self.body, seed, int(episode)) for episode in episodes]
         for row, number, one in zip(rows.tolist(), episodes.tolist(), began, strict=True):
             self.goal[row] = one.goal
-            self._players[row] = Player(one.order, one.goal, self.body, (seed, number))
+            self._players[row] = Player(one.order, one.goal, self.body.stride, (seed, number))
         return np.array([np.concatenate([one.gripper, one.rest]) for one in began])
 
     def place(self, data: mujoco.MjData, qpos: np.ndarray) -> None:

@@ -1,7 +1,7 @@
 """The desk's scripted player: reach - engage - move - release, element by element, at random speeds, with dither.
 
-Its play is like people's in that order, speed, pauses and a small tremble vary; it is less diverse than theirs. Handles
-slip now and then, the hand is jolted or strays: which shows how to go on from an element halfway, and from anywhere.
+Its play is like people's in that order, speed, pauses and a small tremble vary, and handles slip now and then, which
+shows how to go on with an element that stands halfway; it is less diverse than theirs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from enum import Enum
 
 import numpy as np
 
-from omnibody.robots.gripper import PointGripper
 from omnibody.sim_tasks.desk_elements import FULL, handles
 
 STREAM = 0x9147  # keeps this generator apart from others that are seeded by (seed, episode)
@@ -18,10 +17,8 @@ SPEED = (0.25, 0.6)  # of the gripper [m/s], drawn for each element
 AHEAD = 0.17  # [s]: the servos move at the speed if they aim this times the speed ahead
 NEAR = 0.015  # from a handle [m], to take hold of it
 CLOSE = 0.03  # of the travel, from the wanted value, to let go
-TREMBLE, JOLT = 0.004, 0.03  # standard deviations of the target's dither [m], each axis, and of that of a jolt
-JOLTS = 0.05  # how often a step jolts
+TREMBLE = 0.004  # standard deviation of the target's dither [m], each axis
 BACKWARD = np.array([0.0, -0.07, 0.02])  # from a handle that was let go [m]
-STRAYS = 0.3  # how often it goes off to some other place instead
 PATIENCE = 5  # steps after which a grasp that holds nothing is given up
 SLIPS = 0.2  # how often a handle is let go on its way and taken again
 PAUSES, PAUSE = 0.5, 3.0  # how often there is a pause between two elements, and its mean length in steps
@@ -42,11 +39,11 @@ class Phase(Enum):
 class Player:
     """Plays one episode: brings the elements ``order`` (4,) to their values in ``goal`` (7,), one by one.
 
-    All it draws is a function of ``episode``, (seed, number).
+    ``stride``: largest displacement of an action [m]; ``episode``: (seed, number), of which all it draws is a function.
     """
 
-    def __init__(self, order: np.ndarray, goal: np.ndarray, body: PointGripper, episode: tuple[int, int]) -> None:
-        self._order, self._goal, self._body = list(order), goal, body
+    def __init__(self, order: np.ndarray, goal: np.ndarray, stride: float, episode: tuple[int, int]) -> None:
+        self._order, self._goal, self._stride = list(order), goal, stride
         self._rng = np.random.default_rng([STREAM, *episode])
         self.phase, self._waited = Phase.PAUSE, 0
         self._pause, self._retreat = 0, np.zeros(3)
@@ -56,10 +53,9 @@ class Player:
         """The action (4,) at ``qpos`` (10,), with the handles ``held`` (7,) bool."""
         gripper, values = qpos[:3], qpos[3:]
         self._go_on(gripper, values, held)
-        size = JOLT if self._rng.random() < JOLTS else TREMBLE
-        way = self._towards(self._aim(gripper, values) - gripper) + size * self._rng.standard_normal(3)
+        way = self._towards(self._aim(gripper, values) - gripper) + TREMBLE * self._rng.standard_normal(3)
         grasp = float(self.phase in (Phase.ENGAGE, Phase.MOVE))
-        return np.array([*np.clip(way, -self._body.stride, self._body.stride), grasp])
+        return np.array([*np.clip(way, -self._stride, self._stride), grasp])
 
     def _go_on(self, gripper: np.ndarray, values: np.ndarray, held: np.ndarray) -> None:
         """Change to the next phase where this one has come to its end."""
@@ -78,8 +74,7 @@ class Player:
                 self._order.pop(0)
             self._enter(Phase.RELEASE)
         elif self.phase is Phase.RELEASE and not held.any():
-            is_astray = self._rng.random() < STRAYS
-            self._retreat = self._rng.uniform(self._body.low, self._body.high) if is_astray else gripper + BACKWARD
+            self._retreat = gripper + BACKWARD
             self._enter(Phase.RETREAT)
         elif self.phase is Phase.RETREAT and (np.linalg.norm(self._retreat - gripper) < NEAR or self._waited > 10):
             self._pause = self._rng.geometric(1.0 / PAUSE) if self._rng.random() < PAUSES else 0
