@@ -3,12 +3,16 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from omnibody.policies.checkpoint import save_pretrained
 from omnibody.policies.diffusion.config import DiffusionCfg
 from omnibody.robots.spec import IOSpec
 from omnibody.robots.table import load_body
 from omnibody.sim_tasks.desk import DeskCfg
 from omnibody.training.evaluate import main
+
+SHIPPED = Path(__file__).parents[2] / "assets" / "checkpoints" / "desk-beso"
 
 
 def test_cells_hold_besos_figures_and_the_page_a_clip(tmp_path: Path) -> None:
@@ -28,3 +32,11 @@ def test_cells_hold_besos_figures_and_the_page_a_clip(tmp_path: Path) -> None:
     page = (tmp_path / "out" / "report.html").read_text()
     assert "a drawing of the simulated desk" in page and "SPL" not in page
     assert "pure function of (seed, episode)" in report["start_states"]
+
+
+@pytest.mark.slow
+def test_the_shipped_net_does_what_the_goal_wants(tmp_path: Path) -> None:
+    """A player that took four of the seven at random would have a result of 4 * 4 / 7 = 2.3 with a reward of 4."""
+    main([f"checkpoint={SHIPPED}", "tasks=[desk]", "episodes=50", "seed=1", "clips=0", f"out={tmp_path}/out"])
+    (cell,) = json.loads((tmp_path / "out" / "report.json").read_text())["cells"]
+    assert cell["result"] > 3.5 and cell["reward"] >= cell["result"]
