@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 
 import torch
@@ -16,7 +17,11 @@ class Density(Enum):
     UNIFORM = "uniform"
     LOGIT_NORMAL = "logit_normal"  # logistic of N(0, 1), arXiv 2403.03206
     BETA = "beta"  # Beta(1, 1.5), more weight on little noise, as pi0's (arXiv 2410.24164) with its time reversed
-    LOG_LOGISTIC = "log_logistic"  # logistic spread around the middle, cut to (0, 1): BESO's for exponential levels
+    LOG_LOGISTIC = "log_logistic"  # log-logistic noise around the data's own size, cut to (0, 1): BESO's
+
+
+# Of BESO's noise in levels that are exponential from .02 to 1: its median is the data's .5, its scale .5 in log sigma.
+CENTRE, WIDTH = math.log(0.5 / 0.02) / math.log(1 / 0.02), 0.5 / math.log(1 / 0.02)
 
 
 def uniform_rows(steps: int, tokens: int) -> Tensor:
@@ -44,10 +49,8 @@ def draw(density: Density, shape: tuple[int, ...], generator: torch.Generator) -
     if density is Density.BETA:
         return 1 - (1 - uniform) ** (1 / 1.5)  # the inverse of its distribution function
     if density is Density.LOG_LOGISTIC:
-        width = 0.1  # in levels; of the uniform only what lands inside (0, 1) is used
-        low = 1 / (1 + torch.tensor(0.5 / width).exp())
-        inside = low + uniform * (1 - 2 * low)
-        return (0.5 + width * inside.logit()).clamp(0, 1)
+        low, high = (torch.tensor((level - CENTRE) / WIDTH).sigmoid() for level in (0.0, 1.0))
+        return (CENTRE + WIDTH * (low + uniform * (high - low)).logit()).clamp(0, 1)
     return uniform
 
 
