@@ -13,13 +13,10 @@ import mujoco
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from omnibody.envs.vec_env import Step
+from omnibody.envs.serial import SerialEnv
 from omnibody.robots.errors import UserError
-from omnibody.robots.spec import IOSpec
 from omnibody.sim_tasks.metaworld import INSTALL, MetaWorld, MetaWorldState, package
-from omnibody.sim_tasks.task import Obs
 
 STREAM = 0x3E7A  # keeps this generator apart from others that are seeded by (seed, episode)
 WELD = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 5.0)  # Meta-World's, of hand and mocap body
@@ -67,67 +64,26 @@ def _reset_mocap_welds(env: Any) -> None:
         env.model.eq_data[index, : len(WELD)] = WELD
 
 
-class MetaWorldEnv:
-    """See `omnibody.envs.vec_env.VecEnv` for the contract; an action outside its bounds is clipped."""
+class MetaWorldEnv(SerialEnv):
+    """Tables of the package's own."""
+
+    task: MetaWorld
 
     def __init__(self, task: MetaWorld, num_envs: int) -> None:
-        self.embodiment, self.task, self.num_envs = task.body, task, num_envs
-        self.dt = 1.0 / task.body.rate_hz
-        self.spec = IOSpec(task.obs_fields, task.body.action, task.body.rate_hz)
+        super().__init__(task, num_envs)
         self.tables = [Table(task.scene) for _ in range(num_envs)]
-        self.episode = torch.zeros(num_envs, dtype=torch.int64)
-        self.world: MetaWorldState
-        self._seed, self._next_episode = 0, 0
-        self._steps = np.zeros(num_envs, np.int64)
         self._state, self._reward = np.zeros((num_envs, 39)), np.zeros(num_envs)
         self._success = np.zeros(num_envs, bool)
 
-    def reset(self, seed: int, first_episode: int = 0) -> Obs:
-        """Start the episodes ``first_episode ... + N - 1`` of ``seed``."""
-        self._seed, self._next_episode = seed, first_episode
-        return self._begin(np.arange(self.num_envs))
-
-    def step(self, action: Tensor) -> Step:
-        """Apply actions (N, 4) for ``dt`` seconds; finished envs begin their next episode."""
-        for row, (table, command) in enumerate(zip(self.tables, self._checked(action), strict=True)):
+    def _advance(self, actions: NDArray[np.float64]) -> None:
+        for row, (table, command) in enumerate(zip(self.tables, actions.astype(np.float32), strict=True)):
             self._state[row], self._reward[row], self._success[row] = table.step(command)
-        self._steps += 1
-        self.world = world = self._look()
-        next_obs, measures, episode = self.task.observe(world), self.task.measures(world), self.episode
-        reward, success = world.reward.float(), world.success
-        truncated = torch.from_numpy(self._steps >= round(self.task.max_seconds / self.dt)) & ~success
-        done = success | truncated
-        obs = self._begin(np.flatnonzero(done.numpy())) if bool(done.any()) else next_obs
-        return Step(obs, next_obs, reward, success, truncated, success, {"reward": reward}, measures, world, episode)
 
-    def expert(self) -> Tensor:
-        """The actions of Meta-World's scripted expert."""
-        return self.task.expert(self.world)
-
-    def close(self) -> None:
-        """Nothing runs between calls."""
-
-    def _checked(self, action: Tensor) -> NDArray[np.float32]:
-        if tuple(action.shape) != (self.num_envs, 4):
-            raise ValueError(f"action: wanted shape ({self.num_envs}, 4), came {tuple(action.shape)}")
-        command = action.detach().cpu().numpy().astype(np.float32)
-        if not np.isfinite(command).all():
-            raise ValueError("action: wanted finite numbers, came NaN or inf")
-        return np.clip(command, -1.0, 1.0)
-
-    def _begin(self, rows: NDArray[np.int64]) -> Obs:
-        """Start the next episodes in ``rows``; the observation of all tables."""
-        episodes = self._next_episode + np.arange(len(rows))
-        self._next_episode += len(rows)
+    def _start(self, rows: NDArray[np.int64], episodes: NDArray[np.int64], seed: int) -> None:
         for row, episode in zip(rows.tolist(), episodes.tolist(), strict=True):
-            self._state[row] = self.tables[row].begin(self._seed, episode)
-        self._steps[rows], self._reward[rows], self._success[rows] = 0, 0.0, False
-        self.episode = self.episode.clone()
-        self.episode[torch.from_numpy(rows)] = torch.from_numpy(episodes)
-        self.world = self._look()
-        return self.task.observe(self.world)
+            self._state[row] = self.tables[row].begin(seed, episode)
+        self._reward[rows], self._success[rows] = 0.0, False
 
     def _look(self) -> MetaWorldState:
-        time = torch.from_numpy(self._steps * self.dt).float()
         parts = (torch.from_numpy(values.copy()) for values in (self._state, self._reward, self._success))
-        return MetaWorldState(time, *parts)
+        return MetaWorldState(self._time(), *parts)

@@ -10,15 +10,11 @@ import numpy as np
 import pymunk
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from omnibody.envs.vec_env import Step
-from omnibody.robots.errors import UserError
+from omnibody.envs.serial import SerialEnv
 from omnibody.robots.pusher import PlanarTool
-from omnibody.robots.spec import IOSpec
 from omnibody.sim_tasks import tee
 from omnibody.sim_tasks.push_t import PushT, TableWorld
-from omnibody.sim_tasks.task import Obs
 
 TICK = 0.01  # [s]
 MASS = 1.0
@@ -74,68 +70,26 @@ def _rectangle(box: tuple[float, float, float, float]) -> list[tuple[float, floa
     return [(left, bottom), (right, bottom), (right, top), (left, top)]
 
 
-class PushTEnv:
-    """See `omnibody.envs.vec_env.VecEnv` for the contract; tables step one after the other in this thread."""
+class PushTEnv(SerialEnv):
+    """Tables with a tool and a T."""
+
+    task: PushT
+    term = "coverage"
 
     def __init__(self, task: PushT, num_envs: int) -> None:
-        self.embodiment, self.task, self.num_envs = task.body, task, num_envs
-        self.dt = 1.0 / task.body.rate_hz
-        self.spec = IOSpec(task.obs_fields, task.body.action, task.body.rate_hz)
+        super().__init__(task, num_envs)
         self.tables = [Table(task.body) for _ in range(num_envs)]
-        self.episode = torch.zeros(num_envs, dtype=torch.int64)
-        self.world: TableWorld
-        self._seed, self._next_episode = 0, 0
-        self._steps = np.zeros(num_envs, np.int64)
 
-    def reset(self, seed: int, first_episode: int = 0) -> Obs:
-        """Start the episodes ``first_episode ... + N - 1`` of ``seed``."""
-        self._seed, self._next_episode = seed, first_episode
-        return self._begin(np.arange(self.num_envs))
-
-    def step(self, action: Tensor) -> Step:
-        """Send the tools to ``action`` (N, 2) [px] for ``dt`` seconds; finished envs begin their next episode."""
-        for table, target in zip(self.tables, self._checked(action).tolist(), strict=True):
+    def _advance(self, actions: NDArray[np.float64]) -> None:
+        for table, target in zip(self.tables, actions.tolist(), strict=True):
             table.advance(*target)
-        self._steps += 1
-        self.world = world = self._look()
-        next_obs, episode = self.task.observe(world), self.episode
-        reward, success, measures = self.task.reward(world), self.task.success(world), self.task.measures(world)
-        truncated = torch.from_numpy(self._steps >= round(self.task.max_seconds / self.dt)) & ~success
-        done = success | truncated
-        obs = self._begin(np.flatnonzero(done.numpy())) if bool(done.any()) else next_obs
-        terms = {"coverage": reward}
-        return Step(obs, next_obs, reward, success, truncated, success, terms, measures, world, episode)
 
-    def expert(self) -> Tensor:
-        """There is none: people show this task."""
-        raise UserError("checkpoint: push_t has no scripted expert; give a policy trained on demonstrations")
-
-    def close(self) -> None:
-        """Nothing runs between calls."""
-
-    def _checked(self, action: Tensor) -> NDArray[np.float64]:
-        if tuple(action.shape) != (self.num_envs, 2):
-            raise ValueError(f"action: wanted shape ({self.num_envs}, 2), came {tuple(action.shape)}")
-        target = action.detach().cpu().numpy().astype(np.float64)
-        if not np.isfinite(target).all():
-            raise ValueError("action: wanted finite numbers, came NaN or inf")
-        return np.clip(target, 0.0, self.task.body.size)
-
-    def _begin(self, rows: NDArray[np.int64]) -> Obs:
-        """Start the next episodes in ``rows``; the observation of all tables."""
-        episodes = self._next_episode + np.arange(len(rows))
-        self._next_episode += len(rows)
-        for row, start in zip(rows, self.task.reset(rows, episodes, self._seed), strict=True):
+    def _start(self, rows: NDArray[np.int64], episodes: NDArray[np.int64], seed: int) -> None:
+        for row, start in zip(rows, self.task.reset(rows, episodes, seed), strict=True):
             # A new one, as Chipmunk remembers the contacts of the last episode.
             self.tables[row] = Table(self.task.body)
             self.tables[row].place(start)
-        self._steps[rows] = 0
-        self.episode = self.episode.clone()
-        self.episode[torch.from_numpy(rows)] = torch.from_numpy(episodes)
-        self.world = self._look()
-        return self.task.observe(self.world)
 
     def _look(self) -> TableWorld:
         state = torch.tensor([table.state for table in self.tables], dtype=torch.float64)
-        time = torch.from_numpy(self._steps * self.dt).float()
-        return TableWorld(time, state[:, :2], state[:, 2:])
+        return TableWorld(self._time(), state[:, :2], state[:, 2:])

@@ -94,9 +94,21 @@ class MetaWorld:
         """What a policy sees, (N, ...) each: the 39 numbers by their meaning."""
         return {key: world.state[:, part].float() for key, part in PARTS.items()}
 
+    def reward(self, world: MetaWorldState) -> Tensor:
+        """Meta-World's, (N,)."""
+        return world.reward.float()
+
+    def success(self, world: MetaWorldState) -> Tensor:
+        """(N,) bool: by Meta-World's own test; ends the episode."""
+        return world.success
+
+    def failure(self, world: MetaWorldState) -> Tensor:
+        """(N,) bool: nothing ends an episode but success."""
+        return torch.zeros_like(world.success)
+
     def measures(self, world: MetaWorldState) -> dict[str, Tensor]:
         """The ``reward`` of the last step, (N,)."""
-        return {"reward": world.reward.float()}
+        return {"reward": self.reward(world)}
 
     def path(self, world: MetaWorldState) -> Tensor:
         """Hand, object and goal, x, y, z [m] each, (N, 9)."""

@@ -117,6 +117,14 @@ class PushT:
         """(N,) bool: the goal is covered; ends the episode."""
         return self._coverage(world) > SUCCESS
 
+    def failure(self, world: TableWorld) -> Tensor:
+        """(N,) bool: nothing that happens on a table ends an episode but success."""
+        return torch.zeros(self.num_envs, dtype=torch.bool)
+
+    def expert(self, world: TableWorld) -> Tensor:
+        """There is none: people show this task."""
+        raise UserError("checkpoint: push_t has no scripted expert; give a policy trained on demonstrations")
+
     def measures(self, world: TableWorld) -> dict[str, Tensor]:
         """``coverage`` of the goal and ``iou``, intersection over union with it, (N,) each."""
         coverage = self._coverage(world)

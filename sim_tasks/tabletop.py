@@ -14,8 +14,8 @@ import mujoco
 import numpy as np
 from torch import Tensor
 
-from omnibody.robots.spec import Body, Field
-from omnibody.sim_tasks.task import Judged, Obs
+from omnibody.robots.spec import Body
+from omnibody.sim_tasks.task import ToolTask
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class TabletopWorld:
     eq_active: Tensor
 
 
-class TabletopTask(Judged, Protocol):
+class TabletopTask(ToolTask, Protocol):
     """One task for ``num_envs`` equal tables.
 
     It holds the goals of the running episodes, and what its player remembers of each; both begin anew in ``start``.
@@ -41,11 +41,6 @@ class TabletopTask(Judged, Protocol):
 
     num_envs: int
     goal: np.ndarray  # (N, ...), of the running episodes
-    obs_fields: dict[str, Field]  # what ``observe`` returns
-
-    @property
-    def body(self) -> Body:
-        """The one that acts."""
 
     def model(self) -> mujoco.MjModel:
         """The model of all tables; its time step divides the time of an action."""
@@ -61,21 +56,6 @@ class TabletopTask(Judged, Protocol):
 
         The environment then simulates for the time of one action.
         """
-
-    def observe(self, world: TabletopWorld) -> Obs:
-        """What a policy sees, (N, ...) each."""
-
-    def reward(self, world: TabletopWorld) -> Tensor:
-        """Reward (N,) float32 of the step that led to ``world``."""
-
-    def success(self, world: TabletopWorld) -> Tensor:
-        """(N,) bool: all that the goal asks for is done; ends the episode."""
-
-    def failure(self, world: TabletopWorld) -> Tensor:
-        """(N,) bool: the episode has ended in another way."""
-
-    def expert(self, world: TabletopWorld) -> Tensor:
-        """The player's actions (N, Da) float32; to be asked once in every step, as the player goes on by it."""
 
 
 class TabletopCfg(ABC):

@@ -75,6 +75,31 @@ class Judged(Protocol):
         """More measures of an episode, of its ``path`` (steps + 1, P) at steps of ``dt`` [s]."""
 
 
+class ToolTask(Judged, Protocol):
+    """What an environment asks of a task of one tool, whatever its world is."""
+
+    obs_fields: dict[str, Field]  # what ``observe`` returns
+
+    @property
+    def body(self) -> Any:
+        """The one that acts, a `omnibody.robots.spec.Body`."""
+
+    def observe(self, world: Any) -> Obs:
+        """What a policy sees, (N, ...) each."""
+
+    def reward(self, world: Any) -> Tensor:
+        """Reward (N,) float32 of the step that led to ``world``."""
+
+    def success(self, world: Any) -> Tensor:
+        """(N,) bool: all that the goal asks for is done; ends the episode."""
+
+    def failure(self, world: Any) -> Tensor:
+        """(N,) bool: the episode has ended in another way."""
+
+    def expert(self, world: Any) -> Tensor:
+        """Actions (N, Da) float32 that solve the task; to be asked once in every step, as a player goes on by it."""
+
+
 class Task(Judged, Protocol):
     """One task for ``num_envs`` equal bodies.
 
