@@ -8,13 +8,13 @@ from PIL import Image, ImageDraw
 from omnibody.envs.vec_env import VecEnv
 from omnibody.sim_tasks.desk import Desk
 from omnibody.sim_tasks.desk_elements import ELEMENTS, done, handles
+from omnibody.training.oblique import Oblique
 
 WIDTH, HEIGHT = 300, 216  # pixels of a picture
 FINE = 3  # how much finer it is drawn before it is made smaller
 GROUND, TOP, WALL, ROD, GUIDE = "#f4f2ec", "#e2ddd0", "#ece8de", "#5a6b7d", "#c6c0b2"
 WANTED, REST, DONE, TOOL = "#a8d8b9", "#8a97a5", "#2f9e63", "#0072B2"
-DEEPER = np.array([0.32, 0.45])  # of the picture, to the right and up, per metre away from the viewer
-LOWER_LEFT, SPAN = np.array([-0.60, -0.11]), 1.34  # of what the picture shows, and its width [m]
+VIEW = Oblique(WIDTH * FINE, HEIGHT * FINE, (-0.60, -0.11), 1.34)
 
 
 class DeskCamera:
@@ -40,12 +40,12 @@ class DeskCamera:
         top = [(x[0], y[0], 0.0), (x[1], y[0], 0.0), (x[1], y[1], 0.0), (x[0], y[1], 0.0)]
         wall = [(x[0], y[1], 0.0), (x[1], y[1], 0.0), (x[1], y[1], z[1]), (x[0], y[1], z[1])]
         for corners, colour in ((top, TOP), (wall, WALL)):
-            draw.polygon(_pixels(np.array(corners)), fill=colour)
+            draw.polygon(VIEW.pixels(np.array(corners)), fill=colour)
         self._draw_goal(draw, goal)
         for index in np.argsort([-element.handle[1] for element in ELEMENTS]):  # the farthest first
             self._draw_element(draw, int(index), values)
         foot = np.array([gripper[0], gripper[1], 0.0])
-        draw.line(_pixels(np.stack([foot, gripper])), fill=GUIDE, width=FINE)
+        draw.line(VIEW.pixels(np.stack([foot, gripper])), fill=GUIDE, width=FINE)
         holds = bool(world.eq_active[0].any())
         _ring(draw, gripper, 0.024, TOOL, 2 * FINE, filled=holds)
         return picture.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
@@ -56,27 +56,20 @@ class DeskCamera:
     def _draw_goal(self, draw: ImageDraw.ImageDraw, goal: np.ndarray) -> None:
         for index in np.flatnonzero(done(goal)):
             way = np.linspace(0, 1, 12)[:, None] * goal
-            draw.line(_pixels(handles(way)[:, index]), fill=WANTED, width=FINE)
+            draw.line(VIEW.pixels(handles(way)[:, index]), fill=WANTED, width=FINE)
             _ring(draw, handles(goal)[index], 0.036, WANTED, 3 * FINE)
 
     def _draw_element(self, draw: ImageDraw.ImageDraw, index: int, values: np.ndarray) -> None:
         element, handle = ELEMENTS[index], handles(values)[index]
         held_by = handles(np.zeros_like(values))[index] if element.pivot is None else np.array(element.pivot)
-        draw.line(_pixels(np.stack([held_by, handle])), fill=ROD, width=4 * FINE)
+        draw.line(VIEW.pixels(np.stack([held_by, handle])), fill=ROD, width=4 * FINE)
         _ring(draw, handle, 0.02, DONE if done(values)[index] else REST, FINE, filled=True)
-
-
-def _pixels(points: np.ndarray) -> list[tuple[float, float]]:
-    """Points (P, 3) [m] in the picture."""
-    flat = points[:, [0, 2]] + points[:, 1:2] * DEEPER
-    right, up = (WIDTH * FINE * (flat - LOWER_LEFT) / SPAN).T
-    return list(zip(right.tolist(), (HEIGHT * FINE - up).tolist(), strict=True))
 
 
 def _ring(
     draw: ImageDraw.ImageDraw, centre: np.ndarray, radius: float, colour: str, width: int, filled: bool = False
 ) -> None:
-    (x, y), reach = _pixels(centre[None])[0], WIDTH * FINE * radius / SPAN
+    (x, y), reach = VIEW.pixels(centre[None])[0], VIEW.width * radius / VIEW.span
     draw.ellipse(
         [x - reach, y - reach, x + reach, y + reach], outline=colour, width=width, fill=colour if filled else None
     )

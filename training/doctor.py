@@ -18,6 +18,7 @@ from pathlib import Path
 from omnibody.robots.assets import WHEELS, cache_dir
 from omnibody.sim_tasks.metaworld import INSTALL
 from omnibody.training.config import PACKAGE, parse
+from omnibody.training.provenance import usable_cores
 
 # A picture of one sphere, and the name of what drew it.
 DRAW = """
@@ -116,7 +117,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _machine() -> Finding:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     advice = "the demo wants two cores and 6 GiB"
     return Finding("cores and memory", cores >= 2 and memory >= 6, f"{cores} cores, {memory:.0f} GiB", advice)

@@ -37,6 +37,7 @@ from omnibody.robots.errors import UserError
 from omnibody.training.average import Average
 from omnibody.training.data.windows import order
 from omnibody.training.optimizer_state import flat_moments, load_moments
+from omnibody.training.provenance import usable_cores
 from omnibody.training.run_folder import LOG, cut_log, leaves
 
 POLICY, STEPS, IDENTITY = "policy", "steps", "fit.json"
@@ -120,8 +121,7 @@ def parameter_groups(policy: nn.Module, weight_decay: float) -> list[dict[str, A
 def all_cores() -> Iterator[None]:
     """Give torch this process's share of the cores; verbs that step worlds beside a network leave it only one."""
     before = torch.get_num_threads()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    torch.set_num_threads(max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     try:
         yield
     finally:

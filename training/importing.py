@@ -70,9 +70,10 @@ def _moved(cfg: ImportCfg, task: PushT | None, episodes: list[Columns]) -> list[
     if task is None:
         raise UserError("recorded_for, mirror: wanted task=push_t with them, came no task")
     goal, before = task.goals[0], _task(cfg.recorded_for) or task
-    episodes = [moved(columns, to_goal(before.goals[0], goal), task.body.size) for columns in episodes]
+    to_ours, to_mirror = to_goal(before.goals[0], goal), mirror(goal)
+    episodes = [moved(columns, to_ours, task.body.size) for columns in episodes]
     if cfg.mirror:
-        episodes += [moved(columns, mirror(goal), task.body.size) for columns in episodes]
+        episodes += [moved(columns, to_mirror, task.body.size) for columns in episodes]
     return [columns for columns in episodes if len(columns[ACTION])]
 
 

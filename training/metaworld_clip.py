@@ -8,14 +8,14 @@ from PIL import Image, ImageDraw
 
 from omnibody.envs.metaworld import MetaWorldEnv
 from omnibody.envs.render import Canvas, GraphicsError, graphics_backend
+from omnibody.training.oblique import Oblique
 
 WIDTH, HEIGHT = 320, 240  # pixels of a picture
 LOOK_AT, DISTANCE, AZIMUTH, ELEVATION = (0.0, 0.66, 0.14), 1.2, 155.0, -28.0  # of the view [m, m, degrees, degrees]
 GROUND, TOP, GUIDE = "#f4f2ec", "#e2ddd0", "#c6c0b2"
 HAND, THING, GOAL = "#0072B2", "#5a6b7d", "#2f9e63"
 TABLE = np.array([[-0.6, 0.3, 0.0], [0.6, 0.3, 0.0], [0.6, 1.0, 0.0], [-0.6, 1.0, 0.0]])  # [m]
-DEEPER = np.array([0.32, 0.45])  # of the drawing, to the right and up, per metre away from the robot
-LOWER_LEFT, SPAN = np.array([-0.55, 0.05]), 1.55  # of what the drawing shows, and its width [m]
+DRAWING = Oblique(WIDTH, HEIGHT, (-0.55, 0.05), 1.55)
 
 
 class MetaWorldCamera:
@@ -49,18 +49,11 @@ class MetaWorldCamera:
     def _draw(self) -> Image.Image:
         picture = Image.new("RGB", (WIDTH, HEIGHT), GROUND)
         draw = ImageDraw.Draw(picture)
-        draw.polygon(_pixels(TABLE), fill=TOP)
+        draw.polygon(DRAWING.pixels(TABLE), fill=TOP)
         points = self._env.task.path(self._env.world)[0].numpy().reshape(3, 3)
         for point, colour, reach in zip(points, (HAND, THING, GOAL), (6, 8, 5), strict=True):
             foot = point * (1.0, 1.0, 0.0)
-            (x, y), ground = _pixels(point[None])[0], _pixels(foot[None])[0]
+            (x, y), ground = DRAWING.pixels(point[None])[0], DRAWING.pixels(foot[None])[0]
             draw.line([(x, y), ground], fill=GUIDE)
             draw.ellipse([x - reach, y - reach, x + reach, y + reach], fill=colour)
         return picture
-
-
-def _pixels(points: np.ndarray) -> list[tuple[float, float]]:
-    """Points (P, 3) [m] in the drawing."""
-    flat = points[:, [0, 2]] + points[:, 1:2] * DEEPER
-    right, up = (WIDTH * (flat - LOWER_LEFT) / SPAN).T
-    return list(zip(right.tolist(), (HEIGHT - up).tolist(), strict=True))

@@ -24,11 +24,15 @@ def hardware() -> dict[str, Any]:
     """Processor, usable cores, memory [GiB], GPU and operating system of this machine."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
-    cores = len(os.sched_getaffinity(0))
     return {
-        "processor": _processor(), "cores": cores, "memory_gib": round(memory, 1), "gpu": gpu,
+        "processor": _processor(), "cores": usable_cores(), "memory_gib": round(memory, 1), "gpu": gpu,
         "system": platform.platform(),
     }  # fmt: skip
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on: taskset and containers may leave it fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def versions() -> dict[str, str]:

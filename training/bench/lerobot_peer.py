@@ -58,10 +58,11 @@ def trained(root: Path, out: Path, batch: int, steps: int, width: int) -> float:
 
 def called(environment: int, calls: int, width: int) -> tuple[int, float]:
     """Parameters of the policy, and the median time of a call [ms]."""
-    vector = {key: PolicyFeature(FeatureType.STATE, (2,)) for key in (STATE,)}
-    inputs = vector | {ENVIRONMENT: PolicyFeature(FeatureType.ENV, (environment,))}
     config = DiffusionConfig(
-        input_features=inputs,
+        input_features={
+            STATE: PolicyFeature(FeatureType.STATE, (2,)),
+            ENVIRONMENT: PolicyFeature(FeatureType.ENV, (environment,)),
+        },
         output_features={ACTION: PolicyFeature(FeatureType.ACTION, (2,))},
         down_dims=(width, 2 * width, 4 * width),
         noise_scheduler_type="DDIM",

@@ -31,6 +31,7 @@ from omnibody.training.data.reader import Dataset, open_dataset
 from omnibody.training.data.windows import Windows
 from omnibody.training.fit import FitCfg, fit
 from omnibody.training.importing import ImportCfg, import_source
+from omnibody.training.provenance import usable_cores
 from omnibody.training.run_folder import LOG
 from omnibody.training.train import build_policy
 
@@ -120,7 +121,7 @@ def _lerobot(cfg: PeersBenchCfg, dataset: Dataset, folder: Path) -> dict[str, An
         **os.environ,
         "HF_HUB_OFFLINE": "1",
         "HF_HOME": str(folder / "hf"),
-        "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))),
+        "OMP_NUM_THREADS": str(usable_cores()),
     }
     done = subprocess.run([str(word) for word in words], env=env, capture_output=True, text=True, check=False)
     if done.returncode:
