@@ -12,8 +12,7 @@ import numpy as np
 
 from omnibody.envs.camera import SEEN_GROUPS
 from omnibody.envs.render import Canvas, graphics_backend, set_light
-from omnibody.robots.errors import UserError
-from omnibody.robots.spec import CameraMount, Field
+from omnibody.robots.spec import CameraMount
 
 NEAR = 0.01  # what is closer than this is cut away [m]
 
@@ -32,18 +31,15 @@ class Viewpoint:
 class ColourCamera:
     """Draws what a mounted camera sees: the field of view of its depth image, and like that without the body itself.
 
-    ``rows`` of square pixels; even numbers of rows and columns, as video wants. All drawing is done in one thread of
-    its own, because an OpenGL context belongs to the thread that made it; that is at the first picture.
+    ``field`` is the observation of one world. All drawing is done in one thread of its own, because an OpenGL context
+    belongs to the thread that made it; that is at the first picture.
     Raises ``GraphicsError`` on a computer without OpenGL.
     """
 
     def __init__(self, mount: CameraMount, rows: int) -> None:
-        if rows < 2:
-            raise UserError(f"rgb: wanted 2 or more rows of pixels, or 0 for no picture, came {rows}")
+        self.mount, self.field = mount, mount.picture(rows)
+        self.height, self.width, _ = self.field.shape
         graphics_backend()
-        self.mount, self.height = mount, rows + rows % 2
-        aspect = math.tan(mount.horizontal_fov / 2) / math.tan(mount.vertical_fov / 2)
-        self.width = 2 * round(self.height * aspect / 2)
         self._thread = ThreadPoolExecutor(1)
         self._canvas: Canvas | None = None
         self._option = mujoco.MjvOption()
@@ -52,11 +48,6 @@ class ColourCamera:
         # MuJoCo leaves a camera of this kind as it was set.
         self._kind = mujoco.MjvCamera()
         self._kind.type = mujoco.mjtCamera.mjCAMERA_USER.value
-
-    @property
-    def field(self) -> Field:
-        """The observation of one world."""
-        return Field((self.height, self.width, 3), "uint8", "sRGB", (0.0,), (255.0,))
 
     def take(self, viewpoints: Sequence[Viewpoint]) -> np.ndarray:
         """RGB pictures (n, height, width, 3) uint8."""

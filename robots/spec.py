@@ -157,6 +157,16 @@ class CameraMount:
         x, y, z = vectors.T
         return np.stack([c * x + s * z, y, -s * x + c * z], -1)
 
+    def picture(self, rows: int) -> Field:
+        """A colour picture of the field of view in ``rows`` of square pixels.
+
+        Its numbers of rows and columns are even, as video wants.
+        """
+        if rows < 2:
+            raise UserError(f"rgb: wanted 2 or more rows of pixels, or 0 for no picture, came {rows}")
+        height, aspect = rows + rows % 2, math.tan(self.horizontal_fov / 2) / math.tan(self.vertical_fov / 2)
+        return Field((height, 2 * round(height * aspect / 2), 3), "uint8", "sRGB", (0.0,), (255.0,))
+
 
 @dataclass(frozen=True)
 class RosInterface:
@@ -165,6 +175,7 @@ class RosInterface:
     cmd_vel: str = "cmd_vel"
     odom: str = "odom"
     depth: str = "depth"
+    image: str = "image"
     base_frame: str = "base_link"
     odom_frame: str = "odom"
 

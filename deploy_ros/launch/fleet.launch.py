@@ -23,6 +23,7 @@ def generate_launch_description() -> LaunchDescription:
             ),
             DeclareLaunchArgument("backend", default_value="torch", choices=["torch", "onnx"]),
             DeclareLaunchArgument("record", default_value="", description="a folder for a rosbag2 of each drive"),
+            DeclareLaunchArgument("rgb", default_value="0", description="rows of the image, if the policy wants one"),
             OpaqueFunction(function=_fleet),
         ]
     )
@@ -31,7 +32,7 @@ def generate_launch_description() -> LaunchDescription:
 def _fleet(context: LaunchContext) -> list[GroupAction]:
     """A simulator and a policy for each robot; a group keeps its robot's arguments to itself."""
     source = PythonLaunchDescriptionSource([FindPackageShare("omnibody_ros"), "/launch/sim.launch.py"])
-    common = {name: LaunchConfiguration(name) for name in ("checkpoint", "use_sim_time", "backend", "record")}
+    common = {name: LaunchConfiguration(name) for name in ("checkpoint", "use_sim_time", "backend", "record", "rgb")}
     robots = LaunchConfiguration("robots").perform(context).split(",")
     return [
         GroupAction([IncludeLaunchDescription(source, launch_arguments={"robot": r, "namespace": r, **common}.items())])

@@ -9,7 +9,7 @@ from launch.actions import DeclareLaunchArgument, GroupAction, IncludeLaunchDesc
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node, SetRemap
-from launch_ros.parameter_descriptions import ParameterFile
+from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 
@@ -32,7 +32,10 @@ def generate_launch_description() -> LaunchDescription:
         executable="sim_node",
         name="sim_node",
         namespace=LaunchConfiguration("namespace"),
-        parameters=[ParameterFile([share, "/config/", robot, ".yaml"])],
+        parameters=[
+            ParameterFile([share, "/config/", robot, ".yaml"]),
+            {"rgb": ParameterValue(LaunchConfiguration("rgb"), value_type=int)},
+        ],
         output="screen",
     )
     return LaunchDescription(
@@ -43,6 +46,7 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument("use_sim_time", default_value="true", description="take the time from the simulator"),
             DeclareLaunchArgument("backend", default_value="torch", choices=["torch", "onnx"]),
             DeclareLaunchArgument("record", default_value="", description="a folder for a rosbag2 of each drive"),
+            DeclareLaunchArgument("rgb", default_value="0", description="rows of the image, if the policy wants one"),
             # A relative name is put behind the namespace of the node.
             GroupAction([SetRemap("/clock", "clock"), simulator, policy]),
         ]

@@ -17,7 +17,7 @@ from omnibody.deploy_ros.workstation.processes import Processes, Program, failed
 from omnibody.robots.table import load_robot
 from omnibody.training.config import BODY, parse
 from omnibody.training.eval_folder import RECORDS, RecordFile
-from omnibody.training.evaluate import REPORT_JSON, EvalCfg, build_report, load_policies, write_report
+from omnibody.training.evaluate import REPORT_JSON, EvalCfg, build_report, load_policies, picture_rows, write_report
 from omnibody.training.results import Cell
 
 Drive = tuple[Program, ...]  # simulator, policy and judge of one body
@@ -48,15 +48,15 @@ class SimCfg:
         names = ("out", "checkpoint", "robots", "episodes", "seed", "maps")
         return EvalCfg(tasks=[self.task], clips=0, **{name: getattr(self, name) for name in names})
 
-    def drive(self, robot: str, namespace: str) -> Drive:
-        """The processes for one body."""
+    def drive(self, robot: str, namespace: str, rgb: int = 0) -> Drive:
+        """The processes for one body, whose camera takes pictures of ``rgb`` rows if that is not 0."""
         name = load_robot(robot).name
         place = {"task": self.task, "seed": self.seed}
         pace = {"real_time_factor": self.real_time_factor, "lockstep": self.lockstep}
         policy = {"checkpoint": self.checkpoint, "use_sim_time": True, "record": self.record}
         episodes = {"episodes": self.episodes, "checkpoint": self.checkpoint, "out": f"{self.out}/{name}"}
         return (
-            Program("sim_node", robot, namespace, place | pace),
+            Program("sim_node", robot, namespace, place | pace | {"rgb": rgb}),
             Program("policy_node", robot, namespace, policy),
             Program("eval_node", robot, namespace, place | episodes),
         )
@@ -65,23 +65,24 @@ class SimCfg:
 def run_sim(argv: list[str]) -> int:
     """``omnibody deploy sim``: one body after the other, without namespaces."""
     cfg = parse(SimCfg, argv)
-    return drive_all(cfg, [[cfg.drive(robot, "")] for robot in cfg.robots])
+    return drive_all(cfg, [[(robot, "")] for robot in cfg.robots])
 
 
 def run_fleet(argv: list[str]) -> int:
     """``omnibody deploy fleet``: all bodies at once, each in a namespace of its name."""
     cfg = parse(SimCfg, argv)
-    return drive_all(cfg, [[cfg.drive(robot, re.sub(r"\W", "_", load_robot(robot).name)) for robot in cfg.robots]])
+    return drive_all(cfg, [[(robot, re.sub(r"\W", "_", load_robot(robot).name)) for robot in cfg.robots]])
 
 
-def drive_all(cfg: SimCfg, groups: Sequence[Sequence[Drive]]) -> int:
-    """Run group after group, the drives of one at the same time, and report; returns the exit code."""
+def drive_all(cfg: SimCfg, groups: Sequence[Sequence[tuple[str, str]]]) -> int:
+    """Drive groups of (robot, namespace), one after the other, each at once, and report; returns the exit code."""
     measured, began, out = cfg.measured(), datetime.now(UTC), Path(cfg.out)
-    load_policies(measured)  # a bad checkpoint is told here, not by a node that holds still
+    rgb = picture_rows(load_policies(measured))  # a bad checkpoint is told here, not by a node that holds still
     environment = own_domain()
     print("to listen in:", *(f"{name}={value}" for name, value in environment.items()))
     with signals(), tqdm(total=cfg.episodes * len(cfg.robots), unit="episode", disable=None) as bar:
-        for drives in groups:
+        for group in groups:
+            drives = [cfg.drive(robot, namespace, rgb) for robot, namespace in group]
             with Processes(environment, out / "log") as processes:
                 if code := _run(processes, drives, lambda: _progress(bar, out)):
                     return code

@@ -1,8 +1,9 @@
 """A simulated body in a task scene that looks like a robot to anything that speaks ROS 2.
 
 Topics out, once per policy step: ``/clock``, ``odom`` (pose in frame odom, which is the scene's map; twist in the
-heading frame), ``depth`` (32FC1 [m]), ``scan`` (level, all around, at the base's height), ``joint_states``,
-``collision``, ``goal_pose`` and ``plan`` (the corners of the planned way, from where the body is). In: ``cmd_vel``.
+heading frame), ``depth`` (32FC1 [m]), with ``rgb`` the colour picture ``image`` (rgb8), ``scan`` (level, all around, at
+the base's height), ``joint_states``, ``collision``, ``goal_pose`` and ``plan`` (the corners of the planned way, from
+where the body is). In: ``cmd_vel``.
 Episodes have the start states of ``omnibody eval`` under the same seed. The last state of one is published like the
 others (without goal, plan, scan and joints), then the next one begins. Service ``reset``: begin anew with the episode
 that the parameter ``first_episode`` names now.
@@ -51,6 +52,7 @@ PARAMETERS = {
     "split": "test",
     "map": "",  # YAML of a ROS map_server map, for the task goal_nav/map
     "tier": "best",
+    "rgb": 0,  # rows of the colour picture; 0: none
     "seed": 1,
     "first_episode": 0,
     "real_time_factor": 1.0,
@@ -68,7 +70,7 @@ class SimNode(Node):
         if not cfg["real_time_factor"] > 0.0:
             raise UserError(f"real_time_factor: wanted more than 0, came {cfg['real_time_factor']}")
         task = task_config(cfg["task"], split=cfg["split"], map=cfg["map"])
-        self.env = make_env(cfg["robot"], task, num_envs=1, tier=cfg["tier"], threads=1)
+        self.env = make_env(cfg["robot"], task, num_envs=1, tier=cfg["tier"], threads=1, rgb=cfg["rgb"])
         self._seed, self._lockstep, self._factor = cfg["seed"], cfg["lockstep"], cfg["real_time_factor"]
         self._steps = 0
         self._begin(self.env.reset(self._seed, cfg["first_episode"]))
@@ -77,7 +79,12 @@ class SimNode(Node):
         self._frames = ros = self.env.embodiment.ros
         self._ticker = self.create_publisher(Clock, "/clock", reliable)
         self._odom = self.create_publisher(Odometry, ros.odom, qos_profile_sensor_data)
-        self._depth = self.create_publisher(Image, ros.depth, qos_profile_sensor_data)
+        cameras = {"image": ros.image, "depth": ros.depth}
+        self._cameras = {
+            key: self.create_publisher(Image, topic, qos_profile_sensor_data)
+            for key, topic in cameras.items()
+            if key in self.env.spec.obs
+        }
         self._scan = self.create_publisher(LaserScan, "scan", qos_profile_sensor_data)
         self._joints = self.create_publisher(JointState, "joint_states", qos_profile_sensor_data)
         self._hit = self.create_publisher(Bool, "collision", reliable)
@@ -150,12 +157,17 @@ class SimNode(Node):
             self._scan.publish(self._laser(stamp))
             self._joints.publish(self._joint_state(stamp))
         self._hit.publish(Bool(data=self._collision))
-        depth = self._obs["depth"][0].numpy().astype("<f4")
-        height, width = depth.shape
-        image = Image(header=Header(stamp=stamp, frame_id=CAMERA), height=height, width=width, encoding="32FC1")
-        image.step, image.data = 4 * width, depth.tobytes()
-        self._depth.publish(image)
+        for key, publisher in self._cameras.items():
+            publisher.publish(self._picture(key, stamp))
         self._odom.publish(self._odometry(odom))
+
+    def _picture(self, key: str, stamp: Time) -> Image:
+        kind, encoding = {"image": ("u1", "rgb8"), "depth": ("<f4", "32FC1")}[key]
+        pixels = self._obs[key][0].numpy().astype(kind)
+        height, width = pixels.shape[:2]
+        image = Image(header=Header(stamp=stamp, frame_id=CAMERA), height=height, width=width, encoding=encoding)
+        image.step, image.data = pixels[0].nbytes, pixels.tobytes()
+        return image
 
     def _odometry(self, header: Header) -> Odometry:
         world, message = self._world, Odometry(header=header, child_frame_id=self._frames.base_frame)

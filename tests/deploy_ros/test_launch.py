@@ -364,6 +364,16 @@ def test_deploy_starts_what_the_launch_files_start(package: Path, tmp_path: Path
         assert given.items() <= program.parameters.items()
 
 
+@pytest.mark.parametrize(("file", "robots"), [("sim", "robot"), ("fleet", "robots")])
+def test_pictures_are_asked_for_by_their_rows(file: str, robots: str, package: Path, tmp_path: Path) -> None:
+    _, share = install(package, tmp_path / "installed")
+    for given, wanted in ({"rgb": "96"}, 96), ({}, 0):
+        starts = started(share, f"{file}.launch.py", **{robots: "go2"}, checkpoint="folder", **given)
+        assert [s.parameters["rgb"] for s in starts if s.executable == "sim_node"] == [wanted]
+        simulator, *_ = SimCfg(out="out", checkpoint="folder").drive("go2", "", wanted)
+        assert f"rgb:={wanted}" in simulator.command()
+
+
 @pytest.mark.parametrize("file", ["policy", "sim", "fleet"])
 def test_recording_is_asked_for_by_one_argument(file: str, package: Path, tmp_path: Path) -> None:
     _, share = install(package, tmp_path / "installed")

@@ -17,7 +17,7 @@ from omnibody.sim_tasks.table import task_config
 rclpy = pytest.importorskip("rclpy")
 # ROS loads its message types through lark, which imports modules that Python 3.11 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning")
-TASK, SEED = "goal_nav/single_rack", 1
+TASK, SEED, ROWS = "goal_nav/single_rack", 1, 96
 
 
 @pytest.fixture
@@ -29,7 +29,8 @@ def ros(domain):
 
 @pytest.fixture
 def robot(ros):
-    words = ["-p", "robot:=go2", "-p", f"task:={TASK}", "-p", f"seed:={SEED}", "-p", "lockstep:=true"]
+    values = {"robot": "go2", "task": TASK, "seed": SEED, "rgb": ROWS, "lockstep": "true"}
+    words = [word for name, value in values.items() for word in ("-p", f"{name}:={value}")]
     module = "omnibody.deploy_ros.workstation.sim_node"
     process = subprocess.Popen([sys.executable, "-m", module, "--ros-args", *words])
     yield process
@@ -48,6 +49,11 @@ def seconds(message):
     return message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec
 
 
+def picture(message):
+    assert message.encoding == "rgb8" and message.step == 3 * message.width
+    return np.frombuffer(bytes(message.data), np.uint8).reshape(message.height, message.width, 3)
+
+
 def end_of(plan):
     return plan.poses[-1].pose.position.x, plan.poses[-1].pose.position.y
 
@@ -62,11 +68,18 @@ def test_topics_carry_the_environment(ros, robot):
     from std_srvs.srv import Trigger
 
     heard = {}
-    kinds = {"odom": Odometry, "depth": Image, "plan": Path, "joint_states": JointState, "scan": LaserScan}
+    kinds = {
+        "odom": Odometry,
+        "depth": Image,
+        "image": Image,
+        "plan": Path,
+        "joint_states": JointState,
+        "scan": LaserScan,
+    }
     for topic, kind in kinds.items():
         ros.create_subscription(kind, topic, lambda m, t=topic: heard.update({t: m}), qos_profile_sensor_data)
     spin_until(ros, lambda: len(heard) == len(kinds) and len({seconds(message) for message in heard.values()}) == 1)
-    env = make_env("go2", task_config(TASK, split="test"), num_envs=1, threads=1)
+    env = make_env("go2", task_config(TASK, split="test"), num_envs=1, threads=1, rgb=ROWS)
     obs = env.reset(SEED)
     for _ in range(round(seconds(heard["odom"]) / env.dt)):
         obs = env.step(torch.zeros(1, 3)).obs
@@ -74,6 +87,9 @@ def test_topics_carry_the_environment(ros, robot):
     np.testing.assert_allclose([place.x, place.y, place.z], env.world.position[0], atol=1e-6)
     depth = np.frombuffer(bytes(heard["depth"].data), "<f4").reshape(heard["depth"].height, heard["depth"].width)
     np.testing.assert_allclose(depth, obs["depth"][0], atol=1e-5)
+    view = picture(heard["image"])
+    np.testing.assert_array_equal(view, obs["image"][0])
+    assert heard["image"].header.frame_id == heard["depth"].header.frame_id
     ranges, angles = scan(heard["scan"], "base_link").T
     seen = np.isfinite(ranges)
     assert seen.sum() > 20
@@ -98,6 +114,7 @@ def test_topics_carry_the_environment(ros, robot):
         return turns(heard["odom"])
 
     spin_until(ros, drive)
+    spin_until(ros, lambda: (picture(heard["image"]) != view).mean() > 0.1)  # it shows another view by now
     spin_until(ros, lambda: abs(heard["odom"].twist.twist.angular.z) < 0.02)  # nobody commands any more
 
     change = AsyncParameterClient(ros, "sim_node").set_parameters([Parameter("first_episode", value=3)])

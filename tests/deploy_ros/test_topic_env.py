@@ -70,6 +70,7 @@ def test_records_are_those_of_the_simulator(node: Any, tmp_path: Path) -> None:
     wanted = rollout(None, env, 3, SEED)
     behind = Followed(node, ())
     came = [*play(None, behind, 3, SEED, known={0})]  # as if resumed
+    assert node.count_publishers("depth") and not node.count_publishers("image")  # pictures are for who asks
     assert [(record.episode, record.outcome) for record in came] == [(r.episode, r.outcome) for r in wanted[1:]]
     for ours, theirs in zip(came, wanted[1:], strict=True):
         assert abs(ours.seconds - theirs.seconds) <= 0.2
