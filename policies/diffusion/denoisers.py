@@ -1,5 +1,7 @@
 """The networks of the diffusion family: actions x (B, T, D), each token at a noise level of its own -> (B, T, D).
 
+Levels (B, 1) are those of all tokens. Then their code is made once, and where it is local, blocks use it once.
+
 All have the same three parts, so that a sampler does once what does not change: ``level_code`` of a level per token (of
 all steps in one call), ``condition_code`` of an observation (once per call), and ``denoise`` with both (once per step).
 ``forward`` joins them. A fresh network says 0. With ``jump`` the level to be reached is told as well.
@@ -20,7 +22,7 @@ class Denoiser(Protocol):
     """What the loss and the samplers need of a network."""
 
     def level_code(self, s: Tensor, to: Tensor | None = None) -> Tensor:
-        """Levels (N, T), and those to be reached -> codes (N, ...)."""
+        """Levels (N, T) or (N, 1), and those to be reached -> codes (N, ...)."""
 
     def condition_code(self, condition: Tensor) -> Tensor:
         """Conditions (B, C) -> codes (B, ...)."""
@@ -48,8 +50,8 @@ class ResMLP(nn.Module):
         self.head = zero(nn.Linear(width, tokens * dim))
 
     def level_code(self, s: Tensor, to: Tensor | None = None) -> Tensor:
-        """(N, T) -> (N, width)."""
-        return self.level(level_features(s, to).flatten(1))
+        """(N, T) or (N, 1) -> (N, width)."""
+        return self.level(level_features(s, to).expand(-1, self.tokens, -1).flatten(1))
 
     def condition_code(self, condition: Tensor) -> Tensor:
         """(B, C) -> (B, 2 * width): half for the control of the blocks, half for their input."""
@@ -100,7 +102,7 @@ class TokenTransformer(nn.Module):
         self.head = zero(nn.Linear(width, dim))
 
     def level_code(self, s: Tensor, to: Tensor | None = None) -> Tensor:
-        """(N, T) -> (N, T, width)."""
+        """(N, T) -> (N, T, width), as many levels as came."""
         return self.level(level_features(s, to))
 
     def condition_code(self, condition: Tensor) -> Tensor:

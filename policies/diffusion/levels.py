@@ -1,4 +1,7 @@
-"""Noise levels per token: what is drawn in training, and the rows a sampler walks down."""
+"""Noise levels per token: what is drawn in training, and the rows a sampler walks down.
+
+Levels are (B, T), or (B, 1) where all tokens have the same: networks then work out its code once and not T times.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +27,9 @@ class Density(Enum):
 CENTRE, WIDTH = math.log(0.5 / 0.02) / math.log(1 / 0.02), 0.5 / math.log(1 / 0.02)
 
 
-def uniform_rows(steps: int, tokens: int) -> Tensor:
-    """Rows (steps + 1, T) from 1 to 0, all tokens alike."""
-    return torch.linspace(1, 0, steps + 1).unsqueeze(-1).expand(-1, tokens).contiguous()
+def uniform_rows(steps: int) -> Tensor:
+    """Rows (steps + 1, 1) from 1 to 0, one level for all tokens."""
+    return torch.linspace(1, 0, steps + 1).unsqueeze(-1)
 
 
 def staircase_rows(steps: int, chunks: int, chunk: int) -> Tensor:
@@ -36,7 +39,7 @@ def staircase_rows(steps: int, chunks: int, chunk: int) -> Tensor:
     2406.04806, with any number of steps per call). One chunk: the uniform rows.
     """
     begin = (torch.arange(chunks) + 1).unsqueeze(0)
-    done = 1 - uniform_rows(steps, 1)
+    done = 1 - uniform_rows(steps)
     return ((begin - done) / chunks).clamp(0, 1).repeat_interleave(chunk, dim=1)
 
 
@@ -55,7 +58,7 @@ def draw(density: Density, shape: tuple[int, ...], generator: torch.Generator) -
 
 
 class LevelMixture:
-    """Draws levels (B, T) for training; the kind is chosen per sample, by the ``shares``.
+    """Draws levels (B, T) for training, (B, 1) if all are ``constant``; the kind is chosen per sample, by the ``shares``.
 
     ``constant``: one level for all tokens; ``staircase``: those of a streaming buffer of ``chunks``;
     ``independent``: one for every token (Diffusion Forcing, arXiv 2407.01392); ``monotone``: the same in rising order;
@@ -81,16 +84,17 @@ class LevelMixture:
 
     def __call__(self, batch: int, generator: torch.Generator) -> Tensor:
         """Levels of a batch."""
-        every = torch.stack([getattr(self, f"_{kind}")(batch, generator) for kind in self.shares])
-        if len(every) == 1:
-            return every[0]
+        drawn = [getattr(self, f"_{kind}")(batch, generator) for kind in self.shares]
+        if len(drawn) == 1:
+            return drawn[0]
+        every = torch.stack([levels.expand(-1, self.tokens) for levels in drawn])
         bounds = torch.tensor(list(self.shares.values()), device=generator.device).cumsum(0)
         choice = torch.rand(batch, generator=generator, device=generator.device) * bounds[-1]
         kind = torch.searchsorted(bounds, choice).clamp(max=len(every) - 1)
         return every[kind, torch.arange(batch, device=kind.device)]
 
     def _constant(self, batch: int, generator: torch.Generator) -> Tensor:
-        return draw(self.density, (batch, 1), generator).expand(-1, self.tokens)
+        return draw(self.density, (batch, 1), generator)
 
     def _staircase(self, batch: int, generator: torch.Generator) -> Tensor:
         begin = torch.arange(self.chunks, device=generator.device) + 1

@@ -23,15 +23,13 @@ Jump = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (x, s, to, conditio
 def shortcut_targets(
     velocity: Jump, x0: Tensor, noise: Tensor, condition: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """For a flow: (x, s, to, target) of steps of 2^-k, k = 0 ... 6, whose velocity is the mean of two half steps'."""
-    batch, tokens = x0.shape[:2]
-    device = x0.device
+    """For a flow: (x, s, to, target), levels (B, 1), of steps of 2^-k, k = 0 ... 6, whose velocity is the mean of two half steps'."""
+    batch, device = len(x0), x0.device
     exponent = torch.randint(FINEST + 1, (batch, 1), generator=generator, device=device)
     count = 2.0**exponent
     index = (torch.rand(batch, 1, generator=generator, device=device) * count).floor()  # of the step, 0 is the last
     s, to = ((index + one) / count for one in (1, 0))
     middle = (s + to) / 2
-    s, to, middle = (level.expand(-1, tokens) for level in (s, to, middle))
     x = (1 - s).unsqueeze(-1) * x0 + s.unsqueeze(-1) * noise
     finest = exponent == FINEST  # its halves are steps of no length: plain denoising
     half = (s - middle).unsqueeze(-1)
@@ -48,10 +46,9 @@ def consistency_loss(
 
     ``clean`` gives the data a network says. The path is one DDIM step of its denoiser.
     """
-    batch, tokens = x0.shape[:2]
-    device = x0.device
+    batch, device = len(x0), x0.device
     index = torch.randint(CONSISTENCY_STEPS, (batch, 1), generator=generator, device=device)
-    s, to = ((index + one).expand(-1, tokens) / CONSISTENCY_STEPS for one in (1, 0))
+    s, to = ((index + one) / CONSISTENCY_STEPS for one in (1, 0))
     x, zero = perturb(process, x0, noise, s), torch.zeros_like(s)
     with torch.no_grad():
         guess = clean(x, s, s, condition)

@@ -55,7 +55,7 @@ class Diffusion(Policy):
         self.high: Tensor
         for name in ("low", "high"):  # of actions
             self.register_buffer(name, flat_bound(getattr(spec.action, name), spec.action), persistent=False)
-        rows = staircase_rows(cfg.steps, chunks, cfg.chunk) if cfg.streaming else uniform_rows(cfg.steps, cfg.horizon)
+        rows = staircase_rows(cfg.steps, chunks, cfg.chunk) if cfg.streaming else uniform_rows(cfg.steps)
         self.rows: Tensor
         self.register_buffer("rows", rows, persistent=False)
         self.fixed_noise: Tensor
@@ -126,7 +126,9 @@ class Diffusion(Policy):
         x, to = perturb(self.process, x0, noise, s), s.clone()
         goal = target(self.cfg.prediction, self.process, x0, noise, s, SIGMA_DATA)
         first = shortcut_targets(self._velocity, x0[:own], noise[:own], condition[:own], generator)
-        x, s, to, goal = (torch.cat([a, b[own:]]) for a, b in zip(first, (x, s, to, goal), strict=True))
+        x, s, to, goal = (
+            torch.cat([a.expand_as(b[:own]), b[own:]]) for a, b in zip(first, (x, s, to, goal), strict=True)
+        )
         error = (self._output(x, s, condition, to=to) - goal).square()
         loss = error.mean()
         return loss, {"denoise": error[own:].mean().item(), "shortcut": error[:own].mean().item()}
@@ -141,7 +143,7 @@ class Diffusion(Policy):
     def _output(
         self, x: Tensor, s: Tensor, condition: Tensor, to: Tensor | None = None, past: Past | None = None
     ) -> Tensor:
-        """The network's output (B, T, D) at levels s (B, T); a jumping one is told ``to``, or else that it denoises."""
+        """The network's output (B, T, D) at levels s (B, T) or (B, 1); a jumping one is told ``to``, or else that it denoises."""
         if self.cfg.objective is not Objective.DENOISE and to is None:
             to = s
         scale = input_scale(self.cfg.prediction, self.process, s.unsqueeze(-1), SIGMA_DATA)
@@ -149,7 +151,8 @@ class Diffusion(Policy):
         if past is None:
             return self.net(seen, s, condition, to)
         tokens, levels = self._past_tokens(past)
-        return self.net(torch.cat([tokens, seen], 1), torch.cat([levels, s], 1), condition, to)[:, self.cfg.past :]
+        levels = torch.cat([levels, s.expand(-1, self.cfg.horizon)], 1)
+        return self.net(torch.cat([tokens, seen], 1), levels, condition, to)[:, self.cfg.past :]
 
     # --- acting
 
@@ -224,7 +227,7 @@ class Diffusion(Policy):
         if cfg.past:
             tokens, known = self._past_tokens((state["past"], state["known"]))
             rows, batch = len(levels), len(known)
-            levels = torch.cat([known.expand(rows, -1, -1), levels.expand(-1, batch, -1)], dim=2)
+            levels = torch.cat([known.expand(rows, -1, -1), levels.expand(-1, batch, cfg.horizon)], dim=2)
         levels = net.level_code(levels.flatten(0, 1), self._aims()).unflatten(0, levels.shape[:2])
         code = net.condition_code(condition)
         is_guided = cfg.guidance != 1

@@ -19,7 +19,7 @@ Bounds = tuple[Tensor, Tensor]  # least and largest values of data, (D,) each or
 
 @dataclass(frozen=True)
 class Table:
-    """All weights (T, 1) of a sampler that walks down ``rows`` (K + 1, T)."""
+    """All weights (T, 1) of a sampler that walks down ``rows`` (K + 1, T), or (K + 1, 1) for all tokens."""
 
     rows: Tensor
     on_x: Tensor

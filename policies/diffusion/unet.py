@@ -38,7 +38,7 @@ class UNet1d(nn.Module):
         self.head = nn.Sequential(_conv(sizes[0], sizes[0]), last)
 
     def level_code(self, s: Tensor, to: Tensor | None = None) -> Tensor:
-        """(N, T) -> (N, T, code)."""
+        """(N, T) -> (N, T, code), as many levels as came."""
         return self.level(level_features(s, to))
 
     def condition_code(self, condition: Tensor) -> Tensor:
@@ -48,14 +48,17 @@ class UNet1d(nn.Module):
     def denoise(self, x: Tensor, level: Tensor, condition: Tensor) -> Tensor:
         """The output in the units of the prediction."""
         tokens = x.shape[1]
-        h, level = (_repeated(part.transpose(1, 2), -tokens % self.multiple) for part in (x, level))
+        padding = -tokens % self.multiple
+        h, level = _repeated(x.transpose(1, 2), padding), level.transpose(1, 2)
+        is_shared = level.shape[-1] == 1
+        level = level if is_shared else _repeated(level, padding)
         control = condition.transpose(1, 2)
         kept = []
         for number, stage in enumerate(self.down):
             h = stage(h, F.mish(level + control))
             if number < len(self.shrink):
                 kept.append((h, level))
-                h, level = self.shrink[number](h), F.avg_pool1d(level, 2)
+                h, level = self.shrink[number](h), level if is_shared else F.avg_pool1d(level, 2)
         h = self.middle(h, F.mish(level + control))
         for grow, stage in zip(self.grow, self.up, strict=True):
             skip, level = kept.pop()
@@ -68,7 +71,7 @@ class UNet1d(nn.Module):
 
 
 class _Stage(nn.Module):
-    """Two residual blocks under the control (B, code, T)."""
+    """Two residual blocks under the control (B, code, T), or (B, code, 1) for all tokens."""
 
     def __init__(self, before: int, after: int, code: int) -> None:
         super().__init__()

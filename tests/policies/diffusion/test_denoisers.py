@@ -10,11 +10,11 @@ from omnibody.policies.diffusion.unet import UNet1d
 DIM, TOKENS, CONDITION = 2, 10, 3
 
 
-def made(kind: str, jump: bool = False) -> nn.Module:
+def made(kind: str, jump: bool = False, tokens: int = TOKENS) -> nn.Module:
     torch.manual_seed(0)
     net: nn.Module = {
-        "resmlp": lambda: ResMLP(DIM, TOKENS, CONDITION, 16, 2, jump),
-        "transformer": lambda: TokenTransformer(DIM, TOKENS, CONDITION, 16, 2, 2, jump),
+        "resmlp": lambda: ResMLP(DIM, tokens, CONDITION, 16, 2, jump),
+        "transformer": lambda: TokenTransformer(DIM, tokens, CONDITION, 16, 2, 2, jump),
         "unet": lambda: UNet1d(DIM, CONDITION, 8, 3, jump),
     }[kind]()
     return net.eval()
@@ -55,6 +55,18 @@ def test_codes_of_shared_levels_serve_all_rows(kind: str) -> None:
     level, code = net.level_code(s[:1]), net.condition_code(condition)
     torch.testing.assert_close(net.denoise(x, level, code), net(x, s[:1].expand(4, -1), condition))
     assert not torch.allclose(net.denoise(x, level, code)[1:], net(x, s, condition)[1:], atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("tokens", [1, 3, TOKENS])
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_level_is_the_same_level_for_every_token(kind: str, tokens: int) -> None:
+    net = disturbed(made(kind, tokens=tokens))
+    x, s, condition = inputs()
+    x, s = x[:, :tokens], s[:, :1]
+    said = net(x, s, condition)
+    torch.testing.assert_close(said, net(x, s.expand(-1, tokens), condition))
+    assert not torch.allclose(said, net(x, s / 2, condition), atol=1e-4)
 
 
 @torch.no_grad()

@@ -195,7 +195,7 @@ def test_heun_is_second_order_and_ddim_first(process: Process, rule: Rule, order
 
 
 def test_a_jump_forgets_where_it_was() -> None:
-    rows, fresh = uniform_rows(2, 4), normal(1, 4, 3, seed=2)
+    rows, fresh = uniform_rows(2), normal(1, 4, 3, seed=2)
     table = Table.of(rows, VPCosine(), Prediction.X0, SIGMA_DATA, Rule.JUMP, 0.0, UNIT)
     seen = []
     for start in (normal(1, 4, 3), normal(1, 4, 3, seed=1)):
@@ -220,7 +220,7 @@ def test_tokens_whose_level_stays_keep_their_bits(process: Process, rule: Rule) 
 def test_a_mixtures_modes_are_sampled_at_their_rates(process: Process, rule: Rule) -> None:
     """Exact score of modes -0.5 (weight .3) and +0.5 (weight .7), each with deviation 0.05."""
     wide = EDM(0.005, 20.0) if isinstance(process, EDM) else process
-    rows, x = uniform_rows(60, 1), normal(4000, 1, 1)
+    rows, x = uniform_rows(60), normal(4000, 1, 1)
     modes, weights = torch.tensor([-0.5, 0.5]), torch.tensor([0.3, 0.7])
 
     def clean(x: Tensor, row: int) -> Tensor:
