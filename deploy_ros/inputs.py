@@ -9,7 +9,8 @@ from omnibody.deploy_ros import messages
 from omnibody.deploy_ros.runner import PolicyRunner
 from omnibody.robots.errors import UserError
 
-READINGS = {"odom": "pose", "depth": "depth", "scan": "scan", "points": "points"}  # topic -> what a runner calls it
+# Topic -> what a runner calls it.
+READINGS = {"odom": "pose", "depth": "depth", "image": "image", "scan": "scan", "points": "points"}
 
 
 class Inputs:
@@ -47,6 +48,11 @@ class Inputs:
         """A depth ``Image`` or ``CompressedImage``."""
         depth = messages.depth(message, self.runner.embodiment.camera)
         self.runner.observe("depth", depth, messages.stamp(message))
+
+    def image(self, message: Any) -> None:
+        """A colour ``Image`` or ``CompressedImage``, for a policy that sees them."""
+        height, width, _ = self.runner.policy.spec.obs["image"].shape
+        self.runner.observe("image", messages.image(message, height, width), messages.stamp(message))
 
     def scan(self, message: Any) -> None:
         """A ``LaserScan``."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Iterable
 from functools import lru_cache
 from io import BytesIO
 from typing import Any
@@ -18,6 +19,7 @@ from omnibody.robots.spec import CameraMount
 
 HEAD, POSE_BYTES = 4, 56  # of CDR: what stands before the data, which alignment does not count, and seven doubles
 DEPTH_UNITS = {"32FC1": ("f4", 1.0), "16UC1": ("u2", 1e-3)}  # numpy type and metres per unit (REP 118)
+COLOURS = {"rgb8": "rgb", "bgr8": "bgr", "rgba8": "rgba", "bgra8": "bgra"}  # what the bytes of a pixel are
 DEPTH_HEAD = struct.Struct("<iff")  # of compressedDepth, before the PNG: its kind, and a and b of 32FC1 = a / (n - b)
 POINT_TYPES = {7: "f4", 8: "f8"}  # of a PointField
 
@@ -104,13 +106,22 @@ def depth(message: Any, camera: CameraMount) -> np.ndarray:
     NaN, inf) reads ``max_range``, as in the simulator. An image in which nothing at all was measured is refused: the
     camera is covered or broken.
     """
-    whole, unit = _compressed(message) if hasattr(message, "format") else _pixels(message)
-    image = whole[_nearest(whole.shape, camera)].astype(np.float64)
+    whole, unit = _compressed_depth(message) if hasattr(message, "format") else _depth(message)
+    image = whole[_nearest(whole.shape[0], whole.shape[1], camera.height, camera.width)].astype(np.float64)
     unmeasured = _unmeasured(image)
     if unmeasured.all() and _unmeasured(whole).all():
         raise MessageError(f"depth.data: wanted distances [m], came {whole.size} pixels without any (0 or NaN)")
     image[unmeasured] = np.inf
     return np.minimum(image * unit, camera.max_range).astype(np.float32)
+
+
+def image(message: Any, height: int, width: int) -> np.ndarray:
+    """A colour ``Image`` that spans the camera's field of view as RGB (height, width, 3) uint8, nearest pixel.
+
+    Or a ``CompressedImage`` of compressed_image_transport, a JPEG or PNG.
+    """
+    whole = _compressed_image(message) if hasattr(message, "format") else _colours(message)
+    return np.ascontiguousarray(whole[_nearest(whole.shape[0], whole.shape[1], height, width)])
 
 
 def scan(message: Any, base: str) -> np.ndarray:
@@ -187,24 +198,60 @@ def _bytes(message: Any) -> np.ndarray:
     return np.frombuffer(message.data, np.uint8)
 
 
-def _pixels(message: Any) -> tuple[np.ndarray, float]:
-    """An ``Image`` (height, width), whatever its row step and byte order, and metres per unit."""
-    if message.encoding not in DEPTH_UNITS:
-        raise MessageError(f"depth.encoding: wanted one of {', '.join(DEPTH_UNITS)}, came {message.encoding!r}")
+def _depth(message: Any) -> tuple[np.ndarray, float]:
+    """An ``Image`` (height, width) of depth and metres per unit."""
+    _check_encoding("depth", message.encoding, DEPTH_UNITS)
     kind, unit = DEPTH_UNITS[message.encoding]
+    return _pixels("depth", message, kind, 1)[..., 0], unit
+
+
+def _colours(message: Any) -> np.ndarray:
+    """An ``Image`` (height, width, 3) of RGB."""
+    _check_encoding("image", message.encoding, COLOURS)
+    channels = COLOURS[message.encoding]
+    pixels = _pixels("image", message, "u1", len(channels))[..., :3]
+    return pixels if channels.startswith("rgb") else pixels[..., ::-1]
+
+
+def _check_encoding(name: str, came: str, known: Iterable[str]) -> None:
+    if came not in known:
+        raise MessageError(f"{name}.encoding: wanted one of {', '.join(known)}, came {came!r}")
+
+
+def _pixels(name: str, message: Any, kind: str, channels: int) -> np.ndarray:
+    """An ``Image`` (height, width, channels) of numpy's ``kind``, whatever its row step and byte order."""
     dtype = np.dtype((">" if message.is_bigendian else "<") + kind)
     height, width, step, data = int(message.height), int(message.width), int(message.step), _bytes(message)
-    if min(height, width) < 1 or step < width * dtype.itemsize:
+    pixel = channels * dtype.itemsize
+    if min(height, width) < 1 or step < width * pixel:
         raise MessageError(
-            f"depth.step: wanted at least one pixel and {width * dtype.itemsize} bytes a row, came {height} x {width}"
-            f" pixels and {step} bytes"
+            f"{name}.step: wanted at least one pixel and {width * pixel} bytes a row, came {height} x {width} pixels"
+            f" and {step} bytes"
         )
     if len(data) != height * step:
-        raise MessageError(f"depth.data: wanted {height} rows of {step} bytes, came {len(data)} bytes")
-    return np.ndarray((height, width), dtype, data, strides=(step, dtype.itemsize)), unit
+        raise MessageError(f"{name}.data: wanted {height} rows of {step} bytes, came {len(data)} bytes")
+    return np.ndarray((height, width, channels), dtype, data, strides=(step, pixel, dtype.itemsize))
 
 
-def _compressed(message: Any) -> tuple[np.ndarray, float]:
+def _compressed_image(message: Any) -> np.ndarray:
+    """A ``CompressedImage`` (height, width, 3) of RGB."""
+    from PIL import Image  # most cameras do not compress
+
+    how = message.format.rpartition(";")[2].split()  # "jpeg", or "rgb8; jpeg compressed bgr8"
+    if how[:1] not in (["jpeg"], ["png"]):
+        raise MessageError(f"image.format: wanted jpeg or png, came {message.format!r}")
+    data = bytes(message.data)
+    try:
+        picture = Image.open(BytesIO(data), formats=["JPEG", "PNG"])
+        pixels = np.asarray(picture)
+    except Exception as error:  # as with depth
+        raise MessageError(f"image.data: wanted a JPEG or PNG, came {len(data)} other bytes") from error
+    if picture.mode not in ("RGB", "RGBA"):
+        raise MessageError(f"image.data: wanted a picture in colours, RGB or RGBA, came one of mode {picture.mode}")
+    return pixels[..., :3]
+
+
+def _compressed_depth(message: Any) -> tuple[np.ndarray, float]:
     """A ``CompressedImage`` (height, width) of depth and metres per unit."""
     from PIL import Image  # most cameras do not compress
 
@@ -226,11 +273,10 @@ def _compressed(message: Any) -> tuple[np.ndarray, float]:
 
 
 @lru_cache
-def _nearest(shape: tuple[int, int], camera: CameraMount) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (H, 1) and columns (1, W) of an image of ``shape`` that lie nearest to the camera's pixels."""
-    rows = ((np.arange(camera.height) + 0.5) * shape[0] / camera.height).astype(int)
-    columns = ((np.arange(camera.width) + 0.5) * shape[1] / camera.width).astype(int)
-    return rows[:, None], columns[None]
+def _nearest(height: int, width: int, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows (rows, 1) and columns (1, columns) of an image of (height, width) lie nearest to a smaller one's."""
+    row, column = (np.arange(rows) + 0.5) * height / rows, (np.arange(columns) + 0.5) * width / columns
+    return row.astype(int)[:, None], column.astype(int)[None]
 
 
 def _unmeasured(image: np.ndarray) -> np.ndarray:

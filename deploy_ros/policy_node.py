@@ -22,14 +22,11 @@ import numpy as np
 import rclpy
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import PoseStamped, Twist
-from nav_msgs.msg import Odometry
-from nav_msgs.msg import Path as PathMsg
+from geometry_msgs.msg import Twist
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import CompressedImage, Image, LaserScan, PointCloud2
 from std_msgs.msg import Bool, Header
 from std_srvs.srv import SetBool, Trigger
 
@@ -38,6 +35,7 @@ from omnibody.deploy_ros.backends import load_for
 from omnibody.deploy_ros.inputs import READINGS, Inputs
 from omnibody.deploy_ros.outputs import COMMAND, Outputs
 from omnibody.deploy_ros.runner import STALE_PERIODS, Command, Hold, PolicyRunner
+from omnibody.deploy_ros.subscriptions import subscriptions
 from omnibody.robots.errors import UserError
 from omnibody.robots.table import load_robot
 
@@ -53,12 +51,11 @@ PARAMETERS: dict[str, Any] = {
     "robot": "carrier",
     "checkpoint": "",
     "backend": "torch",
-    "compressed": False,  # depth comes from image_transport's compressedDepth
+    "compressed": False,  # depth and image come from image_transport's compressedDepth and compressed
     "rate_hz": 0.0,  # 0: the rate of the policy's training; another one only when asked for
     "record": "",  # a folder that gets a new rosbag2 of all that is heard and commanded while the node is configured
     "autostart": True,
 }
-SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 RECORD = QoSProfile(depth=20, reliability=ReliabilityPolicy.BEST_EFFORT)  # hears every publisher
 SIMULATOR_PATIENCE = 1.0  # a simulated clock that stood so long has stopped, not only been slow [s]
 POLLS = 4  # a period: how often it looks whether readings are overdue
@@ -100,28 +97,16 @@ class PolicyNode(LifecycleNode):
         return OK
 
     def _open(self, runner: PolicyRunner) -> None:
-        self._runner, ros = runner, runner.embodiment.ros
+        self._runner = runner
         self._inputs, self._outputs = Inputs(runner, self._complain), Outputs(self, runner)
-        image, depth = Image, ros.depth
-        if self.get_parameter("compressed").value:
-            # As image_transport does: the name of the uncompressed topic is what is remapped.
-            image, depth = CompressedImage, f"{self.resolve_topic_name(ros.depth)}/compressedDepth"
-        # Messages that wait together come in this order with an executor that waits: what makes a tick is the last.
-        heard: list[tuple[Any, str, Callable[[Any], None], QoSProfile]] = [
-            (Bool, "estop", self._estop, COMMAND),
-            (PoseStamped, "goal_pose", self._taker("goal_pose"), COMMAND),
-            (PathMsg, "plan", self._taker("plan"), COMMAND),
-            (LaserScan, "scan", self._taker("scan"), SENSOR),
-            (PointCloud2, "points", self._taker("points"), SENSOR),
-            (image, depth, self._taker("depth"), SENSOR),
-            (Odometry, ros.odom, self._taker("odom"), SENSOR),
-        ]
+        heard = subscriptions(self, runner, self.get_parameter("compressed").value)
         self._listening = [
-            self.create_subscription(kind, topic, take, qos, raw=kind is PathMsg) for kind, topic, take, qos in heard
+            self.create_subscription(one.kind, one.topic, self._taker(one.key), one.qos, raw=one.key == "plan")
+            for one in heard
         ]
         if self._recorder is not None:
-            also = ((Twist, ros.cmd_vel), (DiagnosticArray, "/diagnostics"))
-            for kind, topic in (*also, *((kind, topic) for kind, topic, *_ in heard)):
+            also = ((Twist, runner.embodiment.ros.cmd_vel), (DiagnosticArray, "/diagnostics"))
+            for kind, topic in (*also, *((one.kind, one.topic) for one in heard)):
                 self._listening.append(self._recorder.listen(self, kind, topic, RECORD))
         self._poll = self.create_timer(runner.period / POLLS, self._look)
         self._watch = self.create_timer(runner.period, self._watch_clock, clock=self._steady)
@@ -220,6 +205,8 @@ class PolicyNode(LifecycleNode):
     def _taker(self, topic: str) -> Callable[[Any], None]:
         """What to do with the messages of a topic; a reading may be what a command waits for."""
         take = self._inputs.take
+        if topic == "estop":
+            return self._estop
         if topic not in READINGS:
             return lambda message: take(topic, message)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +20,9 @@ from omnibody.robots.errors import UserError
 from omnibody.robots.route import ROUTE_SEGMENTS, route_ahead
 from omnibody.robots.spec import Embodiment
 
-NEEDED = ("pose", "velocity", "depth")
+NEEDED = ("pose", "velocity", "depth")  # and the image, by a policy that sees it
 OPTIONAL = ("scan", "points")  # once one came it must go on coming
+OBSTACLES = (*OPTIONAL, "depth")  # what shows them
 STALE_PERIODS = 3.0
 SLACK = 0.1  # of a period: a tick follows the readings' arrival so much early or late
 FUTURE = 0.05  # clocks of two machines may differ by this [s]
@@ -58,7 +60,7 @@ class PolicyRunner:
 
     The rate is the policy's own; only ``rate_hz`` overrules it. A policy that plans several actions in a call is called
     again when those that it wants played (``action_steps``) are, or after a hold. ``counts`` adds up ticks, overruns
-    and policy errors; ``safety.counts`` what was clamped.
+    and policy errors; ``safety.counts`` what was clamped. ``needed``: the readings that it cannot drive without.
     """
 
     def __init__(self, policy: Policy, embodiment: Embodiment, rate_hz: float | None = None) -> None:
@@ -73,7 +75,8 @@ class PolicyRunner:
         self.safety = SafetyFilter(embodiment, self.period)
         self.counts = {"ticks": 0, "overruns": 0, "errors": 0}
         self.estop, self.engaged = False, True
-        self._shapes = _readings(embodiment)
+        self._shapes = _readings(policy, embodiment)
+        self.needed = (*NEEDED, *_picture(policy, embodiment))
         self._values: dict[str, np.ndarray] = {}
         self._obstacles: dict[str, np.ndarray] = {}  # what the latest readings show, (P, 2) [m] in the heading frame
         self._stamps: dict[str, float] = {}
@@ -94,8 +97,8 @@ class PolicyRunner:
     def observe(self, key: str, value: np.ndarray, stamp: float) -> None:
         """A reading in the base frame, but for the pose.
 
-        "pose" (3,), "velocity" (3,), "depth" (H, W) [m], "scan" (R, 2) of range [m], or inf, and angle [rad], or
-        "points" (P, 3) [m].
+        "pose" (3,), "velocity" (3,), "depth" (H, W) [m], "image" (H, W, 3) uint8 RGB, "scan" (R, 2) of range [m], or
+        inf, and angle [rad], or "points" (P, 3) [m].
         """
         wanted = self._shapes[key]
         if len(value.shape) != len(wanted) or any(w not in (-1, v) for w, v in zip(wanted, value.shape, strict=True)):
@@ -107,14 +110,14 @@ class PolicyRunner:
             self._values[key], self._stamps[key] = value, stamp
             # Odometry from before the last tick belongs to it: were it new, every tick from then on would come with
             # the image, before the odometry of its time.
-            if key == "depth" or stamp > self._ticked:
+            if key in ("depth", "image") or stamp > self._ticked:
                 self._new.add(key)
             self._faults.pop(key, None)
             if backwards:  # a restarted driver: take its clock, but only after a while
                 self.interrupted()
             if key == "pose":
                 self._remember(stamp, value)
-            elif key != "velocity":  # now, not when a command is waited for
+            elif key in OBSTACLES:  # now, not when a command is waited for
                 self._obstacles[key] = self._seen(key, value)
 
     def fault(self, key: str, reason: str) -> None:
@@ -145,7 +148,7 @@ class PolicyRunner:
         self._choose_way()
 
     def observation(self) -> Obs:
-        """What the policy sees now, float32 (1, ...), as the task of its training makes it."""
+        """What the policy sees now, (1, ...), float32 but for the image, as the task of its training makes it."""
         assert self._goal is not None
         x, y, yaw = self._values["pose"].tolist()
         goal_x, goal_y, heading = self._goal.tolist()
@@ -156,7 +159,10 @@ class PolicyRunner:
             "route": self.route()[None],
             "goal": np.array([[c * dx + s * dy, c * dy - s * dx, math.cos(turn), math.sin(turn)]]),
         }
-        return {key: torch.from_numpy(np.asarray(value, np.float32)) for key, value in obs.items()}
+        seen = {key: torch.from_numpy(np.asarray(value, np.float32)) for key, value in obs.items()}
+        if "image" in self.needed:
+            seen["image"] = torch.from_numpy(self._values["image"][None])
+        return seen
 
     def route(self) -> np.ndarray:
         """The next segments of the way (10, 4) [m] in the heading frame."""
@@ -180,7 +186,7 @@ class PolicyRunner:
         """
         since = now - self._ticked
         late = not 0.0 <= since < (1.0 + SLACK) * self.period
-        ready = since >= (1.0 - SLACK) * self.period and self._new.issuperset(NEEDED)
+        ready = since >= (1.0 - SLACK) * self.period and self._new.issuperset(self.needed)
         overdue = any(now - stamp > STALE_PERIODS * self.period + 1e-6 for stamp in self._stamps.values())
         return late or ready or (self._driving and (overdue or bool(self._faults)))
 
@@ -232,7 +238,7 @@ class PolicyRunner:
     def _stale(self, now: float) -> Hold | None:
         for key, reason in self._faults.items():
             return Hold(f"unusable: {key}", reason)
-        for key in NEEDED + OPTIONAL:
+        for key in self.needed + OPTIONAL:
             if key not in self._stamps:
                 if key in OPTIONAL:
                     continue
@@ -295,10 +301,12 @@ class PolicyRunner:
 
     def _warm_up(self) -> None:
         """Do all once with zeros: a first call takes a second, and what cannot run should say so before it drives."""
-        obs = {key: torch.zeros(1, *shape) for key, shape in _given(self.embodiment).items()}
+        given = _given(self.policy, self.embodiment)
+        kinds = {"image": torch.uint8}
+        obs = {key: torch.zeros(1, *shape, dtype=kinds.get(key, torch.float32)) for key, shape in given.items()}
         with torch.inference_mode():
             self.policy.act(obs, self._state)
-        for key in ("scan", "points", "depth"):
+        for key in OBSTACLES:
             zeros = np.zeros([abs(n) for n in self._shapes[key]], np.float32 if key == "depth" else np.float64)
             obstacles = self._seen(key, zeros)
         SafetyFilter(self.embodiment, self.period).filter(np.ones(3), np.concatenate((obstacles, np.ones((1, 2)))))
@@ -320,22 +328,42 @@ def _wrapped(angle: float) -> float:
     return math.atan2(math.sin(angle), math.cos(angle))
 
 
-def _readings(embodiment: Embodiment) -> dict[str, tuple[int, ...]]:
+def _wanted(policy: Policy) -> Collection[str]:
+    """The observations that acting needs."""
+    keys: Collection[str] = getattr(policy, "obs_keys", policy.spec.obs)
+    return keys
+
+
+def _picture(policy: Policy, embodiment: Embodiment) -> dict[str, tuple[int, ...]]:
+    """The shape of the body's image, with as many rows as the policy's has; nothing for one that does not see it."""
+    if "image" not in _wanted(policy):
+        return {}
+    return {"image": embodiment.camera.picture(policy.spec.obs["image"].shape[0]).shape}
+
+
+def _readings(policy: Policy, embodiment: Embodiment) -> dict[str, tuple[int, ...]]:
     """The shapes of readings; -1 is any number."""
-    camera = embodiment.camera
-    return {"pose": (3,), "velocity": (3,), "depth": (camera.height, camera.width), "scan": (-1, 2), "points": (-1, 3)}
+    depth = (embodiment.camera.height, embodiment.camera.width)
+    own: dict[str, tuple[int, ...]] = {
+        "pose": (3,),
+        "velocity": (3,),
+        "depth": depth,
+        "scan": (-1, 2),
+        "points": (-1, 3),
+    }
+    return own | _picture(policy, embodiment)
 
 
-def _given(embodiment: Embodiment) -> dict[str, tuple[int, ...]]:
+def _given(policy: Policy, embodiment: Embodiment) -> dict[str, tuple[int, ...]]:
     """The observations made here and their shapes."""
-    camera = embodiment.camera
-    return {"depth": (camera.height, camera.width), "velocity": (3,), "route": (ROUTE_SEGMENTS, 4), "goal": (4,)}
+    depth = (embodiment.camera.height, embodiment.camera.width)
+    own: dict[str, tuple[int, ...]] = {"depth": depth, "velocity": (3,), "route": (ROUTE_SEGMENTS, 4), "goal": (4,)}
+    return own | _picture(policy, embodiment)
 
 
 def _check_fit(policy: Policy, embodiment: Embodiment) -> None:
     """Refuse a policy that wants what this body does not give."""
-    given, spec = _given(embodiment), policy.spec
-    wanted = getattr(policy, "obs_keys", spec.obs)
+    given, spec, wanted = _given(policy, embodiment), policy.spec, _wanted(policy)
     unknown = sorted(set(wanted) - set(given))
     if unknown:
         raise UserError(f"a robot gives {', '.join(given)}; the policy wants {', '.join(unknown)} as well")

@@ -32,7 +32,7 @@ class PolicyCfg:
     namespace: str = ""  # in front of the node and its topics
     backend: str = "torch"  # torch or onnx
     use_sim_time: bool = False  # take the time from /clock
-    compressed: bool = False  # depth comes from image_transport's compressedDepth
+    compressed: bool = False  # depth and image come from image_transport's compressedDepth and compressed
     remap: dict[str, str] = field(default_factory=dict)  # its names -> the robot's: remap.odom=/spot/odometry
     record: str = ""  # a folder that gets a rosbag2 of all that is heard and commanded
 

@@ -58,11 +58,12 @@ def draw(density: Density, shape: tuple[int, ...], generator: torch.Generator) -
 
 
 class LevelMixture:
-    """Draws levels (B, T) for training, (B, 1) if all are ``constant``; the kind is chosen per sample, by the ``shares``.
+    """Draws levels (B, T) for training; the kind is chosen per sample, by the ``shares``.
 
-    ``constant``: one level for all tokens; ``staircase``: those of a streaming buffer of ``chunks``;
-    ``independent``: one for every token (Diffusion Forcing, arXiv 2407.01392); ``monotone``: the same in rising order;
-    ``prefix``: constant, but 0 for the first 0 ... ``prefix`` tokens (real-time chunking, trained).
+    ``constant``: one level for all tokens, and (B, 1) if there is no other kind; ``staircase``: those of a streaming
+    buffer of ``chunks``; ``independent``: one for every token (Diffusion Forcing, arXiv 2407.01392); ``monotone``: the
+    same in rising order; ``prefix``: constant, but 0 for the first 0 ... ``prefix`` tokens (real-time chunking,
+    trained).
     """
 
     KINDS = ("constant", "staircase", "independent", "monotone", "prefix")

@@ -23,7 +23,10 @@ Jump = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (x, s, to, conditio
 def shortcut_targets(
     velocity: Jump, x0: Tensor, noise: Tensor, condition: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """For a flow: (x, s, to, target), levels (B, 1), of steps of 2^-k, k = 0 ... 6, whose velocity is the mean of two half steps'."""
+    """For a flow: (x, s, to, target) of steps of 2^-k, k = 0 ... 6, whose velocity is the mean of two half steps'.
+
+    Levels are (B, 1).
+    """
     batch, device = len(x0), x0.device
     exponent = torch.randint(FINEST + 1, (batch, 1), generator=generator, device=device)
     count = 2.0**exponent

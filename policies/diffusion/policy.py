@@ -143,7 +143,10 @@ class Diffusion(Policy):
     def _output(
         self, x: Tensor, s: Tensor, condition: Tensor, to: Tensor | None = None, past: Past | None = None
     ) -> Tensor:
-        """The network's output (B, T, D) at levels s (B, T) or (B, 1); a jumping one is told ``to``, or else that it denoises."""
+        """The network's output (B, T, D) at levels s (B, T) or (B, 1).
+
+        A jumping one is told ``to``, or else that it denoises.
+        """
         if self.cfg.objective is not Objective.DENOISE and to is None:
             to = s
         scale = input_scale(self.cfg.prediction, self.process, s.unsqueeze(-1), SIGMA_DATA)
