@@ -45,11 +45,12 @@ from omnibody.training.data.layout import Episode, Origin
 from omnibody.training.data.writer import DatasetWriter
 from omnibody.training.provenance import git_revision
 
-SEEN = ("depth", "velocity", "route", "goal")  # what a robot tells of a simulated observation
+SEEN = ("depth", "velocity", "image", "route", "goal")  # what a robot tells of a simulated observation
 COMMAND_TIMEOUT = 0.5  # a command is in force for so long, as drivers do [s]
 TYPES = {
     "odom": ("nav_msgs/msg/Odometry",),
     "depth": ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"),
+    "image": ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"),
     "goal_pose": ("geometry_msgs/msg/PoseStamped",),
     "plan": ("nav_msgs/msg/Path",),
     "cmd_vel": ("geometry_msgs/msg/Twist", "geometry_msgs/msg/TwistStamped"),
@@ -63,6 +64,7 @@ class TopicsCfg:
 
     odom: str = ""  # nav_msgs/Odometry
     depth: str = ""  # sensor_msgs/Image, 32FC1 or 16UC1, or its CompressedImage of compressedDepth
+    image: str = ""  # sensor_msgs/Image or CompressedImage in colours, where rgb asks for it
     goal_pose: str = "goal_pose"  # geometry_msgs/PoseStamped; each new one begins an episode
     plan: str = "plan"  # nav_msgs/Path; a bag may lack it: the way to a goal is then a straight line
     cmd_vel: str = ""  # geometry_msgs/Twist or TwistStamped: the actions
@@ -75,13 +77,12 @@ class BagCfg:
     path: str = MISSING  # the bag: its folder, or an .mcap or .db3 file
     robot: str = field(default=MISSING, metadata=BODY)  # the body that was driven
     out: str = MISSING  # folder of the dataset
+    rgb: int = 0  # rows of the colour picture, kept as video; 0: none
     topics: TopicsCfg = field(default_factory=TopicsCfg)  # where the bag keeps what
 
 
 class _Onlooker(Policy):
     """Stands where a policy would and counts its episodes; its commands go nowhere."""
-
-    obs_keys = SEEN
 
     def __init__(self, spec: IOSpec) -> None:
         super().__init__()
@@ -173,7 +174,7 @@ class Replay:
         self.cuts[why] += 1
         last, success = np.arange(length) == length - 1, why == "goal reached"
         return Episode(
-            obs={key: np.concatenate([obs[key].numpy() for obs, _ in steps]) for key in SEEN},
+            obs={key: np.concatenate([obs[key].numpy() for obs, _ in steps]) for key in self._onlooker.spec.obs},
             action=np.stack(actions[:length]).astype(np.float32),
             pose=np.stack([pose for _, pose in steps[:length]]).astype(np.float32),
             terminated=last & success,
@@ -214,10 +215,11 @@ def find_topics(connections: Sequence[Connection], wanted: dict[str, str]) -> di
     return found
 
 
-def bag_spec(embodiment: Embodiment) -> IOSpec:
-    """What a robot tells of goal navigation's observations: all but what only a simulator knows."""
-    spec = io_spec(embodiment, GoalNavCfg().build(embodiment, 1))
-    return replace(spec, obs={key: spec.obs[key] for key in SEEN})
+def bag_spec(embodiment: Embodiment, rgb: int) -> IOSpec:
+    """What a robot tells of goal navigation's observations, with pictures of ``rgb`` rows if that is not 0."""
+    image = embodiment.camera.picture(rgb) if rgb else None
+    spec = io_spec(embodiment, GoalNavCfg().build(embodiment, 1), image)
+    return replace(spec, obs={key: field for key, field in spec.obs.items() if key in SEEN})
 
 
 def episodes(replay: Replay, reader: AnyReader, topics: dict[str, str]) -> Iterator[Episode]:
@@ -235,8 +237,8 @@ def episodes(replay: Replay, reader: AnyReader, topics: dict[str, str]) -> Itera
 def record(cfg: BagCfg) -> tuple[list[int], Replay]:
     """Run what ``cfg`` says: the steps of each new episode, and what cut them."""
     body = load_robot(cfg.robot)
-    own = {key: name or getattr(body.ros, key) for key, name in asdict(cfg.topics).items()}
-    spec = bag_spec(body)
+    own = {key: name or getattr(body.ros, key) for key, name in asdict(cfg.topics).items() if key != "image" or cfg.rgb}
+    spec = bag_spec(body, cfg.rgb)
     replay = Replay(spec, body)
     with open_bag(Path(cfg.path)) as reader:
         topics = find_topics(reader.connections, own)

@@ -34,8 +34,8 @@ def domain(monkeypatch: pytest.MonkeyPatch) -> None:
 class Robot:
     """A carrier that stands still before open space, the policy node as a process, and what that says.
 
-    Tests spoil what is fed: ``pose``, ``velocity``, ``fields`` of the image, ``late`` [s] of the stamps, ``silent``
-    topics. ``heard`` holds (arrival, stamp, vx, wz) of the commands, times [s].
+    Tests spoil what is fed: ``pose``, ``velocity``, ``fields`` of the images by topic, ``late`` [s] of the stamps,
+    ``silent`` topics. ``heard`` holds (arrival, stamp, vx, wz) of the commands, times [s].
     """
 
     def __init__(self, *words: str) -> None:
@@ -52,9 +52,10 @@ class Robot:
         self.node = rclpy.create_node("robot", context=self.context)
         self.executor = rclpy.executors.SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
-        self.kinds = {"odom": Odometry, "depth": Image, "goal_pose": PoseStamped, "estop": Bool}
+        sensors = {"odom": Odometry, "depth": Image, "image": Image}
+        self.kinds = {**sensors, "goal_pose": PoseStamped, "estop": Bool}
         self.out = {
-            topic: self.node.create_publisher(kind, topic, qos_profile_sensor_data if topic in ("odom", "depth") else 1)
+            topic: self.node.create_publisher(kind, topic, qos_profile_sensor_data if topic in sensors else 1)
             for topic, kind in self.kinds.items()
         }
         self.node.create_subscription(TwistStamped, "cmd_vel_stamped", self._hear, 100)
@@ -70,7 +71,8 @@ class Robot:
     def restore(self) -> None:
         """Feed good readings again."""
         self.pose, self.velocity = [0.0, 0.0, 0.0], 0.0
-        self.depth, self.fields = np.full((16, 64), 8.0, np.float32), dict[str, Any]()
+        self.depth, self.image = np.full((16, 64), 8.0, np.float32), np.zeros((32, 92, 3), np.uint8)
+        self.fields = dict[str, dict[str, Any]]()
         self.late, self.silent = 0.0, set[str]()
 
     def drive(self) -> None:
@@ -144,9 +146,10 @@ class Robot:
         odom = {f"pose.{key}": value for key, value in place.items()}
         self.send("odom", stamp, **odom, **{f"pose.pose.orientation.{k}": v for k, v in turn.items()},
                   **{"twist.twist.linear.x": self.velocity})  # fmt: skip
-        height, width = self.depth.shape
-        image = {"height": height, "width": width, "encoding": "32FC1", "step": 4 * width, "data": self.depth.tobytes()}
-        self.send("depth", stamp, **image | self.fields)
+        for topic, pixels, encoding in (("image", self.image, "rgb8"), ("depth", self.depth, "32FC1")):
+            shape = {"height": len(pixels), "width": pixels.shape[1], "step": pixels[0].nbytes}
+            fields = {**shape, "encoding": encoding, "data": pixels.tobytes()}
+            self.send(topic, stamp, **fields | self.fields.get(topic, {}))
         self.send("goal_pose", stamp, **{"pose.position.x": self.goal, "pose.orientation.w": 1.0})
 
     def send(self, topic: str, stamp: dict[str, int] | None = None, **fields: Any) -> None:

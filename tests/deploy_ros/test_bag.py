@@ -15,7 +15,7 @@ pytest.importorskip("rosbags")
 from rosbags.rosbag2 import StoragePlugin, Writer  # noqa: E402
 from rosbags.typesys import Stores, get_typestore  # noqa: E402
 
-from omnibody.deploy_ros.workstation.bag import TYPES, BagCfg, record  # noqa: E402
+from omnibody.deploy_ros.workstation.bag import SEEN, TYPES, BagCfg, record  # noqa: E402
 from omnibody.envs.make import make_env  # noqa: E402
 from omnibody.policies.compass.base import CompassBaseCfg  # noqa: E402
 from omnibody.robots.errors import UserError  # noqa: E402
@@ -28,6 +28,7 @@ from omnibody.training.train import TrainCfg, WindowsCfg, train  # noqa: E402
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 STEPS, GOALS = 25, 2  # of each goal
+ROWS = 32  # of the picture
 Message = tuple[str, Any]  # topic and message
 Step = dict[str, Any]
 CARRIER = load_robot("carrier")
@@ -63,8 +64,9 @@ def odometry(seconds: float, place: list[float], speed: list[float]) -> Any:
     )
 
 
-def image(seconds: float, depth: np.ndarray, encoding: str = "32FC1") -> Any:
-    height, width = depth.shape
+def image(seconds: float, pixels: np.ndarray, encoding: str = "32FC1") -> Any:
+    raw = pixels if encoding == "rgb8" and pixels.ndim == 3 else pixels.astype("<f4")
+    height, width = raw.shape[:2]
     return ros(
         "sensor_msgs/msg/Image",
         header=header(seconds, "camera"),
@@ -72,8 +74,8 @@ def image(seconds: float, depth: np.ndarray, encoding: str = "32FC1") -> Any:
         width=width,
         encoding=encoding,
         is_bigendian=0,
-        step=4 * width,
-        data=np.frombuffer(depth.astype("<f4").tobytes(), np.uint8),
+        step=raw[0].nbytes,
+        data=np.frombuffer(raw.tobytes(), np.uint8),
     )
 
 
@@ -81,14 +83,14 @@ def image(seconds: float, depth: np.ndarray, encoding: str = "32FC1") -> Any:
 def drive() -> list[Step]:
     """What a simulated body saw and was told, step by step, on its way to one goal and then to another."""
     task = GoalNavCfg(scene="single_rack", route="line", num_scenes=1)
-    env = make_env("carrier", task, num_envs=1, tier="T0", threads=1)
+    env = make_env("carrier", task, num_envs=1, tier="T0", threads=1, rgb=ROWS)
     steps: list[Step] = []
     for goal in range(GOALS):
         obs = env.reset(seed=1, first_episode=goal)
         for _ in range(STEPS):
             action = env.expert()[0].numpy()
             place = [*env.world.position[0, :2].tolist(), float(env.world.yaw[0])]
-            seen = {key: obs[key][0].numpy().copy() for key in ("depth", "velocity", "route", "goal")}
+            seen = {key: obs[key][0].numpy().copy() for key in SEEN}
             aim = env.task.goal[0].tolist()
             steps.append({"seconds": 5.0 + 0.1 * len(steps), "seen": seen, "pose": place, "aim": aim, "action": action})
             step = env.step(torch.from_numpy(action[None]))
@@ -103,6 +105,7 @@ def said(step: Step) -> list[Message]:
     at, speed = step["seconds"], step["seen"]["velocity"].tolist()
     return [
         ("goal_pose", ros("geometry_msgs/msg/PoseStamped", header=header(at), pose=pose(*step["aim"]))),
+        ("image", image(at, step["seen"]["image"], "rgb8")),
         ("depth", image(at, step["seen"]["depth"])),
         ("odom", odometry(at, step["pose"], speed)),
         ("cmd_vel", twist(*step["action"].tolist())),
@@ -119,8 +122,8 @@ def write(path: Path, messages: list[Message], storage: StoragePlugin = StorageP
     return path
 
 
-def dataset(bag: Path, out: Path, robot: str = "carrier") -> Dataset:
-    record(BagCfg(path=str(bag), robot=robot, out=str(out)))
+def dataset(bag: Path, out: Path, robot: str = "carrier", rgb: int = 0) -> Dataset:
+    record(BagCfg(path=str(bag), robot=robot, out=str(out), rgb=rgb))
     return open_dataset(out)
 
 
@@ -144,6 +147,27 @@ def test_a_drive_comes_back_as_it_was(storage: StoragePlugin, drive: list[Step],
         np.testing.assert_allclose(data.arrays["action"][steps], [step["action"] for step in own[:-1]], atol=1e-6)
         np.testing.assert_allclose(data.arrays["pose"][steps], [step["pose"] for step in own[:-1]], atol=1e-5)
         assert data.arrays["truncated"][first + STEPS - 2] and not data.arrays["success"][steps].any()
+
+
+def test_pictures_become_video_where_asked_for(drive: list[Step], tmp_path: Path) -> None:
+    """As ``omnibody collect rgb=``: nearly what was seen, as H.264 loses a little; a smaller one, too."""
+    bag = write(tmp_path / "bag", everything(drive))
+    for rows in (ROWS, ROWS // 2):
+        data = dataset(bag, tmp_path / f"data{rows}", rgb=rows)
+        assert data.length.tolist() == [STEPS - 1] * GOALS and list(data.origin.spec.obs) == list(SEEN)
+        assert data.origin.spec.obs["image"] == CARRIER.camera.picture(rows)
+        step = ROWS // rows
+        for number, first in enumerate(data.first):
+            own = drive[number * STEPS : (number + 1) * STEPS]
+            wanted = np.stack([one["seen"]["image"] for one in own]).astype(int)
+            came = data.arrays["obs.image"][first : first + STEPS].astype(int)
+            assert np.abs(came - wanted[:, step // 2 :: step, step // 2 :: step]).mean() < 8.0
+            assert np.abs(came - wanted[::-1, step // 2 :: step, step // 2 :: step]).mean() > 12.0  # the control
+    short = write(tmp_path / "short", without(drive, "image", range(8, 15)))
+    assert dataset(short, tmp_path / "cut", rgb=ROWS).num_episodes == 2
+    assert dataset(short, tmp_path / "whole").num_episodes == 1  # the control: who does not look misses nothing
+    with pytest.raises(UserError, match=r"topics.image: wanted a topic image, the bag holds .*; name it by topics"):
+        dataset(write(tmp_path / "none", without(drive, "image", range(STEPS))), tmp_path / "no", rgb=ROWS)
 
 
 def test_a_storage_file_alone_is_a_bag_too_and_a_second_run_adds_nothing(drive: list[Step], tmp_path: Path) -> None:
@@ -179,8 +203,8 @@ def test_where_something_stopped_the_episode_is_cut(topic: str, drive: list[Step
 
 def test_unusable_images_cut_as_well(drive: list[Step], tmp_path: Path) -> None:
     messages = everything(drive[:STEPS])
-    at, _ = drive[10]["seconds"], messages[4 * 10 + 1]
-    messages[4 * 10 + 1] = ("depth", image(at, np.zeros((16, 64))))
+    at, _ = drive[10]["seconds"], messages[5 * 10 + 2]
+    messages[5 * 10 + 2] = ("depth", image(at, np.zeros((16, 64))))
     _, replay = record(BagCfg(path=str(write(tmp_path / "bag", messages)), robot="carrier", out=str(tmp_path / "data")))
     assert replay.cuts["unusable: depth"] == 1 and replay.unusable.total() == 1
 

@@ -148,6 +148,7 @@ def test_a_fleet_stops_when_a_simulator_is_killed(fleet):
     wait_for(lambda: len(children(process.pid)) == 6, 200.0)
     nodes = children(process.pid)
     simulator = next(pid for pid in nodes if "sim_node" in Path(f"/proc/{pid}/cmdline").read_text())
+    assert b"rgb:=0" in Path(f"/proc/{simulator}/cmdline").read_bytes()  # this policy sees no pictures
     subprocess.run(["kill", "-KILL", str(simulator)], check=True)
     assert process.wait(120) == 3
     assert "sim_node ended by SIGKILL" in process.stderr.read()

@@ -36,6 +36,25 @@ def compressed(metres: np.ndarray, encoding: str = "16UC1", how: str = "compress
     return Message(format=f"{encoding}; {how}", data=struct.pack("<iff", 0, 20.0, 5.0) + png.getvalue())
 
 
+PICTURE = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+
+
+def colours(rgb: np.ndarray, encoding: str = "rgb8", pad: int = 0) -> Any:
+    """An ``Image`` of an RGB picture; alpha and what pads the rows are 7."""
+    rgba = np.concatenate([rgb, np.full_like(rgb[..., :1], 7)], -1)
+    raw = rgba[..., ["rgba".index(name) for name in encoding[:-1]]].reshape(len(rgb), -1)
+    raw = np.pad(raw, ((0, 0), (0, pad)), constant_values=7)
+    height, width, _ = rgb.shape
+    return Message(encoding=encoding, is_bigendian=0, height=height, width=width, step=raw.shape[1], data=raw.tobytes())
+
+
+def encoded(rgb: np.ndarray, kind: str = "PNG", how: str = "png") -> Any:
+    """A ``CompressedImage`` of a picture."""
+    file = BytesIO()
+    Image.fromarray(rgb).save(file, format=kind)
+    return Message(format=how, data=file.getvalue())
+
+
 AXES = {"x": 4, "y": 12, "z": 0}  # offsets [bytes], not in order and with a gap
 
 
@@ -138,6 +157,53 @@ def test_a_spoilt_compressed_image_is_refused_or_read_but_never_worse() -> None:
         except messages.MessageError:
             refused += 1
     assert refused > 100
+
+
+@pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "rgba8", "bgra8"])
+@pytest.mark.parametrize("pad", [0, 5])
+def test_an_image_is_the_same_in_every_layout(encoding: str, pad: int) -> None:
+    finer = np.kron(PICTURE, np.ones((30, 10, 1), np.uint8))
+    for rgb in (PICTURE, finer):
+        came = messages.image(colours(rgb, encoding, pad), 6, 8)
+        assert np.array_equal(came, PICTURE) and came.dtype == np.uint8 and came.flags.c_contiguous
+    assert not np.array_equal(messages.image(colours(PICTURE[..., ::-1], encoding, pad), 6, 8), PICTURE)
+
+
+@pytest.mark.parametrize("how", ["png", "bgr8; png compressed bgr8", "rgba8; png compressed bgr8"])
+def test_a_compressed_image_is_what_was_compressed(how: str) -> None:
+    assert np.array_equal(messages.image(encoded(PICTURE, how=how), 6, 8), PICTURE)
+    clear = np.concatenate([PICTURE, np.full_like(PICTURE[..., :1], 255)], -1)
+    assert np.array_equal(messages.image(encoded(clear, how=how), 6, 8), PICTURE)
+
+
+@pytest.mark.parametrize("how", ["jpeg", "rgb8; jpeg compressed bgr8"])
+def test_a_jpeg_is_nearly_what_was_compressed(how: str) -> None:
+    smooth = np.kron(np.array([[[200, 40, 90], [30, 180, 60]]]), np.ones((32, 32, 1))).astype(np.uint8)
+    came = messages.image(encoded(smooth, "JPEG", how), 4, 8).astype(int)
+    assert np.abs(came - smooth[::8, ::8]).max() < 10
+    assert np.abs(came[..., ::-1] - smooth[::8, ::8]).max() > 50  # the control: red is not blue
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "words"),
+    [
+        ({"encoding": "mono8"}, r"image\.encoding: wanted one of rgb8, bgr8, rgba8, bgra8, came 'mono8'"),
+        ({"step": 20}, r"image\.step: wanted at least one pixel and 24 bytes a row, came 6 x 8 pixels and 20 bytes"),
+        ({"height": 5}, r"image\.data: wanted 5 rows of 24 bytes, came 144 bytes"),
+        ({"width": 0, "step": 0, "data": b""}, r"image\.step: wanted at least one pixel"),
+        ({"format": "16UC1; compressedDepth png"}, r"image\.format: wanted jpeg or png, came '16UC1; comp"),
+        ({"format": ""}, r"image\.format: wanted jpeg or png, came ''"),
+        ({"format": "png", "data": b"12"}, r"image\.data: wanted a JPEG or PNG, came 2 other bytes"),
+        ({"format": "png", "data": encoded(PICTURE).data[:90]}, r"image\.data: wanted a JPEG or PNG, came 90 other"),
+        ({"format": "png", "data": encoded(PICTURE[..., 0]).data}, r"image\.data: wanted .* RGB or RGBA, .* mode L"),
+    ],
+)
+def test_a_wrong_picture_is_refused_by_field(spoilt: dict[str, Any], words: str) -> None:
+    message = encoded(PICTURE) if "format" in spoilt else colours(PICTURE)
+    messages.image(message, 6, 8)  # the unspoilt one passes
+    vars(message).update(spoilt)
+    with pytest.raises(messages.MessageError, match=words):
+        messages.image(message, 6, 8)
 
 
 def test_a_covered_camera_is_refused() -> None:

@@ -78,9 +78,12 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "nan twist": ({"velocity": float("nan")}, "odom.twist: wanted finite numbers, came [nan"),
     "inf pose": ({"pose": [float("inf"), 0.0, 0.0]}, "odom.pose: wanted finite numbers, came [inf"),
     "nan depth": ({"depth": np.full((16, 64), np.nan, np.float32)}, "depth.data: wanted distances [m], came 1024"),
-    "encoding": ({"fields": {"encoding": "rgb8"}}, "depth.encoding: wanted one of 32FC1, 16UC1, came 'rgb8'"),
-    "size": ({"fields": {"height": 15}}, "depth.data: wanted 15 rows of 256 bytes, came 4096 bytes"),
-    "step": ({"fields": {"step": 8}}, "depth.step: wanted at least one pixel and 256 bytes a row"),
+    "encoding": (
+        {"fields": {"depth": {"encoding": "rgb8"}}},
+        "depth.encoding: wanted one of 32FC1, 16UC1, came 'rgb8'",
+    ),
+    "size": ({"fields": {"depth": {"height": 15}}}, "depth.data: wanted 15 rows of 256 bytes, came 4096 bytes"),
+    "step": ({"fields": {"depth": {"step": 8}}}, "depth.step: wanted at least one pixel and 256 bytes a row"),
 }
 
 
