@@ -29,6 +29,7 @@ from omnibody.robots.spec import Embodiment
 from omnibody.robots.table import load_robot
 from omnibody.training.bench.rows import Row, print_rows
 from omnibody.training.config import parse
+from omnibody.training.evaluate import picture_rows
 
 JITTER, LATENCY, OVERHEAD, START = 20.0, 1.2, 0.5, 3.0  # targets: [ms], times the policy call, [ms] a tick, [s]
 PATIENCE = 120.0  # for a process to be there [s]
@@ -124,14 +125,16 @@ def ros_rows(cfg: RosBenchCfg) -> list[Row]:
     body, environment = load_robot(cfg.robot), own_domain()
     os.environ.update(environment)
     checkpoint = {"checkpoint": cfg.checkpoint, "backend": cfg.backend}
+    policy = load_for(cfg.backend, Path(cfg.checkpoint))
+    scene = {"task": cfg.task, "rgb": picture_rows({cfg.checkpoint: {body.name: policy}})}
     node = Program("policy_node", cfg.robot, parameters=checkpoint | {"use_sim_time": True})
     with tempfile.TemporaryDirectory() as logs, Processes(environment, Path(logs)) as processes:
         start = sorted(_start(processes, node, stop=True) for _ in range(STARTS))[STARTS // 2]
         ear = _Ear(body)
         try:
-            processes.start(Program("sim_node", cfg.robot, parameters={"task": cfg.task}))
+            processes.start(Program("sim_node", cfg.robot, parameters=scene))
             _wanted(ear.until(lambda: bool(ear.odometry), PATIENCE), "a simulator", logs)
-            call, own = _bare(load_for(cfg.backend, Path(cfg.checkpoint)), body)
+            call, own = _bare(policy, body)
             _start(processes, node)
             _wanted(ear.until(lambda: any(drives for _, drives in ear.commands), PATIENCE), "a command", logs)
             growth = _drive(ear, processes.pid(node), 60.0 * cfg.minutes)
@@ -179,6 +182,8 @@ def _bare(policy: Policy, body: Embodiment) -> tuple[float, float]:
     depth = np.full((body.camera.height, body.camera.width), 4.0, np.float32)
     scan = np.stack([np.full(180, 4.0), np.linspace(-3.1, 3.1, 180)], 1)
     readings: dict[str, np.ndarray] = {"pose": np.zeros(3), "velocity": np.zeros(3), "depth": depth, "scan": scan}
+    if "image" in runner.needed:
+        readings["image"] = np.zeros(policy.spec.obs["image"].shape, np.uint8)
     own = []
     for n in range(CALLS):
         now = n * runner.period
