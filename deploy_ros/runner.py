@@ -330,8 +330,7 @@ def _wrapped(angle: float) -> float:
 
 def _wanted(policy: Policy) -> Collection[str]:
     """The observations that acting needs."""
-    keys: Collection[str] = getattr(policy, "obs_keys", policy.spec.obs)
-    return keys
+    return policy.obs_keys or policy.spec.obs
 
 
 def _picture(policy: Policy, embodiment: Embodiment) -> dict[str, tuple[int, ...]]:

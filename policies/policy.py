@@ -31,13 +31,15 @@ class Policy(nn.Module):
     ``where(done, fresh, state)`` restarts single environments and an export has state in and state out.
     Statistics for normalisation are buffers. ``cfg`` is the dataclass the policy was built from. Of the Ta actions of a
     call the first ``action_steps`` are executed before the next call; later ones are a forecast. Row 0 belongs to the
-    observation given. ``evaluations``: of the network, in a call.
+    observation given. ``evaluations``: of the network, in a call. ``obs_keys``: the parts of ``spec.obs`` that acting
+    needs, as others may be there for the loss only; empty: all of them.
     """
 
     spec: IOSpec
     cfg: Any
     action_steps: int = 1
     evaluations: int = 1
+    obs_keys: tuple[str, ...] = ()
 
     def fit_statistics(self, batches: Iterable[Any]) -> None:
         """Take what normalisation needs from all training data, once, before training. The default needs nothing."""

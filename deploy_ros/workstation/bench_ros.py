@@ -57,13 +57,13 @@ class RosBenchCfg:
 
 
 class _Clocked(Policy):
-    """A policy that notes how long each of its calls took [s]."""
+    """A policy that notes how long each of its calls took, and what it did in the ``last`` step [s]."""
 
     def __init__(self, policy: Policy) -> None:
         super().__init__()
-        self.policy, self.spec, self.seconds = policy, policy.spec, [0.0]
+        self.policy, self.spec, self.seconds, self.last = policy, policy.spec, [0.0], 0.0
         self.action_steps = policy.action_steps
-        self.obs_keys = getattr(policy, "obs_keys", tuple(policy.spec.obs))
+        self.obs_keys = policy.obs_keys
 
     def begin(self, context: Context, batch_size: int) -> State:
         """As the policy."""
@@ -73,7 +73,15 @@ class _Clocked(Policy):
         """As the policy."""
         began = time.perf_counter()
         out = self.policy.act(obs, state, generator)
-        self.seconds.append(time.perf_counter() - began)
+        self.last = time.perf_counter() - began
+        self.seconds.append(self.last)
+        return out
+
+    def observe(self, obs: Obs, state: State) -> State:
+        """As the policy."""
+        began = time.perf_counter()
+        out = self.policy.observe(obs, state)
+        self.last = time.perf_counter() - began
         return out
 
 
@@ -193,7 +201,7 @@ def _bare(policy: Policy, body: Embodiment) -> tuple[float, float]:
         if not runner.due(now) or not isinstance(runner.tick(now), Command):
             raise UserError(f"checkpoint: wanted one that drives {body.name}, the runner held still")
         took = time.perf_counter() - began
-        own.append(took - clocked.seconds[-1])
+        own.append(took - clocked.last)
         time.sleep(max(runner.period - took, 0.0))
     return 1e3 * float(np.median(clocked.seconds[-CALLS:])), 1e3 * float(np.median(own))
 

@@ -47,6 +47,7 @@ class Diffusion(Policy):
         super().__init__()
         self.cfg, self.spec, self.action_steps = cfg, spec, cfg.chunk
         self.process = cfg.noise_process()
+        self.obs_keys = tuple(dict.fromkeys([*cfg.seen(spec), *cfg.goal_keys, *filter(None, [cfg.relative_to])]))
         chunks = cfg.horizon // cfg.chunk if cfg.streaming else 1
         self._levels = LevelMixture(cfg.levels, cfg.density, cfg.horizon, chunks, cfg.prefix)
         self.actions = Spread([spec.action], SIGMA_DATA)

@@ -135,9 +135,8 @@ def test_it_waits_for_a_picture_and_holds_without(runner: PolicyRunner) -> None:
 
 
 def test_a_policy_that_does_not_look_needs_no_picture() -> None:
-    """Though the data that it was trained on had some."""
-    blind = dataclasses.replace(DiffusionCfg.tiny(), obs_keys=["velocity", "goal"]).build(spec())
-    blind.obs_keys = ("velocity", "goal")  # type: ignore[assignment]
+    """Though the data that it was trained on had some, and semantics, which only a simulator has."""
+    blind = dataclasses.replace(DiffusionCfg.tiny(), obs_keys=["velocity", "goal"]).build(spec("semantics"))
     runner = PolicyRunner(blind, CARRIER)
     runner.set_goal((3.0, 0.0, 0.0))
     feed(runner, 0.0, image=None)
