@@ -32,7 +32,8 @@ class Executor:
         if not 0 <= latency <= policy.action_steps:
             raise UserError(f"latency: wanted 0 to {policy.action_steps} steps, the policy's chunk, came {latency}")
         self.policy, self.latency, self.num_envs = policy, latency, num_envs
-        self.device = next(policy.parameters()).device
+        weight = next(policy.parameters(), None)
+        self.device = torch.device("cpu") if weight is None else weight.device
         self._fresh = policy.begin(context, num_envs)
         self._state = self._fresh
         self._plan = torch.empty(0)  # (N, H, Da); made at the first call, when H is known

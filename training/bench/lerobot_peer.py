@@ -1,11 +1,16 @@
 """Runs in LeRobot's own environment (`make lerobot`), not in ours: its diffusion policy on recordings of Push-T.
 
-python lerobot_peer.py <recordings.npz> <folder> <batch size> <steps> <calls> <width>
+python lerobot_peer.py measure <recordings.npz> <folder> <batch size> <steps> <calls> <width>
 Writes ``<folder>/peer.json``: ``parameters``; ``samples_per_second`` of `lerobot_train`, from its own log, reading
 included; ``call_ms``, the median of a call with 8 steps of DDIM at batch 1; ``window_ms`` to read one window.
+
+python lerobot_peer.py play <recordings.npz> <folder> <batch size> <steps> <width>
+Trains, then answers each line of its input, JSON {"begin": whether an episode begins, and the observations by our
+names}, by a line with the action [x, y].
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -18,8 +23,10 @@ from lerobot.configs.types import FeatureType, PolicyFeature
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
 from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
+from lerobot.policies.factory import make_pre_post_processors
 
 STATE, ENVIRONMENT, ACTION = "observation.state", "observation.environment_state", "action"
+OURS = {STATE: "agent", ENVIRONMENT: "corners", ACTION: "action"}
 NAME, FPS, LOG_EVERY, CALL_STEPS = "omnibody/peer", 10, 10, 8
 
 
@@ -31,8 +38,7 @@ def written(recordings: dict[str, np.ndarray], root: Path) -> LeRobotDataset:
     begin = 0
     for end in recordings["episode_ends"]:
         for row in range(begin, end):
-            values = {STATE: "agent", ENVIRONMENT: "corners", ACTION: "action"}
-            dataset.add_frame({key: recordings[name][row] for key, name in values.items()} | {"task": "push"})
+            dataset.add_frame({key: recordings[name][row] for key, name in OURS.items()} | {"task": "push"})
         dataset.save_episode()
         begin = end
     dataset.finalize()
@@ -40,12 +46,15 @@ def written(recordings: dict[str, np.ndarray], root: Path) -> LeRobotDataset:
 
 
 def trained(root: Path, out: Path, batch: int, steps: int, width: int) -> float:
-    """Samples per second of LeRobot's training command, the median of what it logs after the first rows."""
+    """Samples per second of LeRobot's training command, the median of what it logs after the first rows.
+
+    The policy is in ``out``/checkpoints/last/pretrained_model; it takes 8 steps of DDIM a call.
+    """
     words = [
         f"--dataset.repo_id={NAME}", f"--dataset.root={root}", "--policy.type=diffusion", "--policy.device=cpu",
         f"--policy.down_dims=[{width},{2 * width},{4 * width}]", "--policy.push_to_hub=false", f"--batch_size={batch}",
-        f"--steps={steps}", f"--log_freq={LOG_EVERY}", "--save_checkpoint=false", "--wandb.enable=false",
-        f"--output_dir={out}",
+        f"--steps={steps}", f"--save_freq={steps}", f"--log_freq={LOG_EVERY}", "--wandb.enable=false",
+        "--policy.noise_scheduler_type=DDIM", f"--policy.num_inference_steps={CALL_STEPS}", f"--output_dir={out}",
     ]  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "lerobot.scripts.lerobot_train", *words], capture_output=True, text=True, check=False
@@ -92,9 +101,8 @@ def read(root: Path, count: int = 200) -> float:
     return float(np.median(times))
 
 
-def main(source: str, folder: str, batch: str, steps: str, calls: str, width: str) -> None:
+def measure(source: str, folder: str, batch: str, steps: str, calls: str, width: str) -> None:
     """See the module's words."""
-    torch.set_num_threads(1)
     recordings = dict(np.load(source))
     root = Path(folder) / "dataset"
     written(recordings, root)
@@ -104,5 +112,26 @@ def main(source: str, folder: str, batch: str, steps: str, calls: str, width: st
     (Path(folder) / "peer.json").write_text(json.dumps(figures))
 
 
+def play(source: str, folder: str, batch: str, steps: str, width: str) -> None:
+    """See the module's words."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what LeRobot prints is no answer
+    root, out = Path(folder) / "dataset", Path(folder) / "train"
+    written(dict(np.load(source)), root)
+    trained(root, out, int(batch), int(steps), int(width))
+    checkpoint = out / "checkpoints/last/pretrained_model"
+    policy = DiffusionPolicy.from_pretrained(checkpoint).eval()
+    before, after = make_pre_post_processors(policy.config, str(checkpoint))
+    for line in sys.stdin:
+        asked = json.loads(line)
+        if asked["begin"]:
+            policy.reset()
+        seen = {key: torch.tensor(asked[OURS[key]]) for key in (STATE, ENVIRONMENT)}
+        with torch.inference_mode():
+            action = after(policy.select_action(before(seen)))
+        print(json.dumps(action.flatten().tolist()), file=answers, flush=True)
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    torch.set_num_threads(1)
+    (play if sys.argv[1] == "play" else measure)(*sys.argv[2:])

@@ -1,6 +1,8 @@
 """`omnibody bench peers`: the diffusion family beside LeRobot's diffusion policy, same data, U-Net, batch and computer.
 
-LeRobot runs in an environment of its own (`make lerobot`), by its own training command and with as many threads.
+LeRobot runs in an environment of its own (`make lerobot`), by its own training command and with as many threads. Speeds
+are those on random states, as they do not depend on what is learned. With ``data``, both train on it for ``minutes``,
+one after the other, and play the same starts.
 """
 
 from __future__ import annotations
@@ -19,16 +21,20 @@ from typing import Any
 import numpy as np
 import torch
 
+from omnibody.envs.any_task import make_task_env
 from omnibody.policies.diffusion.config import DiffusionCfg, Net, ProcessName
 from omnibody.policies.diffusion.parameterisation import Prediction
-from omnibody.policies.policy import Context
+from omnibody.policies.policy import Context, Obs, Policy, State
 from omnibody.robots.errors import UserError
+from omnibody.robots.spec import IOSpec
 from omnibody.robots.table import load_body
+from omnibody.sim_tasks.table import task_config
 from omnibody.training.bench.diffusion import call_times
 from omnibody.training.bench.rows import Row, print_rows
 from omnibody.training.config import parse
 from omnibody.training.data.reader import Dataset, open_dataset
 from omnibody.training.data.windows import Windows
+from omnibody.training.evaluate import evaluate
 from omnibody.training.fit import FitCfg, fit
 from omnibody.training.importing import ImportCfg, import_source
 from omnibody.training.provenance import usable_cores
@@ -39,6 +45,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PEER = Path(__file__).with_name("lerobot_peer.py")
 KEYS = ("agent", "corners")
 HELD_OUT, LOG_EVERY = 0.1, 10
+LEARNING_RATE = 3e-4
 EPISODES, STEPS = 60, 120  # of random data
 
 
@@ -46,7 +53,9 @@ EPISODES, STEPS = 60, 120  # of random data
 class PeersBenchCfg:
     """Measure training, calls and reading beside LeRobot's diffusion policy."""
 
-    data: str = ""  # dataset of Push-T; empty: one of random states, as speed does not depend on what is learned
+    data: str = ""  # dataset of Push-T to train on before both play; empty: only speeds are measured
+    minutes: float = 25.0  # of that training, of each
+    episodes: int = 50  # that each plays, of seed 1
     python: str = str(ROOT / ".venv-lerobot/bin/python")  # of LeRobot's environment
     batch_size: int = 64  # windows per step
     steps: int = 60  # of LeRobot's training; ours makes a pass over the data
@@ -61,13 +70,20 @@ class PeersBenchCfg:
 
 def peers_rows(cfg: PeersBenchCfg, folder: Path) -> list[Row]:
     """Rows of ours with LeRobot's as the peer."""
-    dataset = open_dataset(cfg.data or _random_data(folder))
-    if missing := [key for key in KEYS if key not in dataset.origin.spec.obs]:
+    shown = open_dataset(cfg.data) if cfg.data else None
+    if shown and (missing := [key for key in KEYS if key not in shown.origin.spec.obs]):
         raise UserError(f"data: wanted a dataset of push_t with {', '.join(KEYS)}, came one without {missing}")
-    theirs = _lerobot(cfg, dataset, folder)
-    windows = Windows.of([dataset], 2, 17, lead=1, pad_after=7)
+    dataset = open_dataset(_random_data(folder))
+    theirs = _lerobot(cfg, dataset, folder / "peer")
+    windows = _windows(dataset)
     net = DiffusionCfg(
-        obs_keys=list(KEYS), process=ProcessName.VP, prediction=Prediction.V, steps=8, net=Net.UNET, width=cfg.width
+        obs_keys=list(KEYS),
+        relative_to=KEYS[0],
+        process=ProcessName.VP,
+        prediction=Prediction.V,
+        steps=8,
+        net=Net.UNET,
+        width=cfg.width,
     )
     policy = build_policy(net, dataset.origin.spec, 0)
     parameters = sum(parameter.numel() for parameter in policy.parameters())
@@ -80,12 +96,74 @@ def peers_rows(cfg: PeersBenchCfg, folder: Path) -> list[Row]:
     torch.set_num_threads(1)
     calls = call_times(policy.eval(), Context(load_body("pusher")), cfg.calls)
     reads = [_read(windows, cfg.batch_size) for _ in range(200)]
-    return [
+    rows = [
         Row("parameters of the U-Net", parameters, "", peer=theirs["parameters"]),
         Row(f"training, batch {cfg.batch_size}", speed, "windows/s", peer=theirs["samples_per_second"]),
         Row("calls, 8 DDIM steps, batch 1", 1e3 / statistics.median(calls), "calls/s", peer=1e3 / theirs["call_ms"]),
         Row("reading random windows", 1e3 / statistics.median(reads), "windows/s", peer=1e3 / theirs["window_ms"]),
     ]
+    if shown:
+        scores = (
+            _ours_played(cfg, net, _windows(shown), speed, folder / "ours"),
+            _theirs_played(cfg, shown, theirs["samples_per_second"], folder / "theirs"),
+        )
+        rows.append(Row(f"coverage after {cfg.minutes:g} min", scores[0], "mean max", peer=scores[1]))
+    return rows
+
+
+class LeRobotPolicy(Policy):
+    """LeRobot's policy, one episode at a time, in the process ``peer``; state: ``calls`` (1, 1)."""
+
+    def __init__(self, peer: subprocess.Popen[str], spec: IOSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self._peer = peer
+
+    def begin(self, context: Context, batch_size: int) -> State:
+        """An episode that is about to start."""
+        if batch_size != 1:
+            raise UserError(f"LeRobot's policy: wanted one environment, came {batch_size}")
+        return {"calls": torch.zeros(1, 1)}
+
+    def act(self, obs: Obs, state: State, generator: torch.Generator | None = None) -> tuple[torch.Tensor, State]:
+        """Ask the process."""
+        assert self._peer.stdin is not None and self._peer.stdout is not None
+        is_first = not bool(state["calls"].any())
+        asked = {"begin": is_first, **{key: obs[key].flatten().tolist() for key in KEYS}}
+        self._peer.stdin.write(json.dumps(asked) + "\n")
+        self._peer.stdin.flush()
+        if not (answer := self._peer.stdout.readline()):
+            raise UserError(f"LeRobot's process ended with {self._peer.wait()}; its words are above")
+        return torch.tensor(json.loads(answer)).view(1, 1, -1), {"calls": state["calls"] + 1}
+
+
+def _steps(cfg: PeersBenchCfg, samples_per_second: float) -> int:
+    """Steps of a training of ``minutes``."""
+    return max(1, round(60 * cfg.minutes * samples_per_second / cfg.batch_size))
+
+
+def _ours_played(cfg: PeersBenchCfg, net: DiffusionCfg, windows: Windows, speed: float, folder: Path) -> float:
+    """Mean max coverage of ours, trained for whole passes over the data that take about ``minutes``."""
+    torch.set_num_threads(usable_cores())
+    policy = build_policy(net, windows.spec, 0)
+    policy.fit_statistics(windows.blocks(4096))
+    epochs = max(1, round(_steps(cfg, speed) * cfg.batch_size / len(windows)))
+    how = FitCfg(epochs=epochs, batch_size=cfg.batch_size, learning_rate=LEARNING_RATE, ema=0.999, held_out=HELD_OUT)
+    fit(policy, windows, how, folder)
+    return _coverage(policy.eval(), cfg.episodes)
+
+
+def _theirs_played(cfg: PeersBenchCfg, dataset: Dataset, speed: float, folder: Path) -> float:
+    """Mean max coverage of LeRobot's after ``minutes`` of its training."""
+    words = ("play", _recordings(dataset, folder), folder, cfg.batch_size, _steps(cfg, speed), cfg.width)
+    pipe, command = subprocess.PIPE, [cfg.python, str(PEER), *map(str, words)]
+    with subprocess.Popen(command, env=_environment(folder), stdin=pipe, stdout=pipe, text=True) as peer:
+        return _coverage(LeRobotPolicy(peer, dataset.origin.spec), cfg.episodes)
+
+
+def _coverage(policy: Policy, episodes: int) -> float:
+    env = make_task_env(load_body("pusher"), task_config("push_t"), 1)
+    return float(evaluate(policy, env, episodes, 1)["mean_max_coverage"])
 
 
 def _random_data(folder: Path) -> Path:
@@ -108,25 +186,35 @@ def _read(windows: Windows, size: int) -> float:
     return 1e3 * (time.perf_counter() - began) / size
 
 
-def _lerobot(cfg: PeersBenchCfg, dataset: Dataset, folder: Path) -> dict[str, Any]:
-    """What LeRobot measures of itself on the same recordings."""
+def _windows(dataset: Dataset) -> Windows:
+    return Windows.of([dataset], 2, 17, lead=1, pad_after=7)
+
+
+def _recordings(dataset: Dataset, folder: Path) -> Path:
+    """The dataset's arrays in a file of ``folder``, for LeRobot."""
+    folder.mkdir()
     spans = zip(dataset.first, dataset.length, strict=True)
     rows = np.concatenate([np.arange(first, first + length) for first, length in spans])
     arrays = {"action": dataset.arrays["action"][rows], **{key: dataset.arrays[f"obs.{key}"][rows] for key in KEYS}}
     source = folder / "recordings.npz"
     np.savez(source, episode_ends=np.cumsum(dataset.length), **arrays)
-    words = [cfg.python, PEER, source, folder / "peer", cfg.batch_size, cfg.steps, cfg.calls, cfg.width]
-    (folder / "peer").mkdir()
-    env = {
-        **os.environ,
-        "HF_HUB_OFFLINE": "1",
-        "HF_HOME": str(folder / "hf"),
-        "OMP_NUM_THREADS": str(usable_cores()),
-    }
-    done = subprocess.run([str(word) for word in words], env=env, capture_output=True, text=True, check=False)
+    return source
+
+
+def _lerobot(cfg: PeersBenchCfg, dataset: Dataset, folder: Path) -> dict[str, Any]:
+    """What LeRobot measures of itself on the same recordings."""
+    words = ("measure", _recordings(dataset, folder), folder, cfg.batch_size, cfg.steps, cfg.calls, cfg.width)
+    command = [cfg.python, str(PEER), *map(str, words)]
+    done = subprocess.run(command, env=_environment(folder), capture_output=True, text=True, check=False)
     if done.returncode:
         raise UserError(f"LeRobot failed: {' '.join((done.stdout + done.stderr).split())[-1500:]}")
-    return json.loads((folder / "peer" / "peer.json").read_text(encoding="utf-8"))
+    return json.loads((folder / "peer.json").read_text(encoding="utf-8"))
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """LeRobot's, with a home of its own."""
+    own = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hf"), "OMP_NUM_THREADS": str(usable_cores())}
+    return {**os.environ, **own}
 
 
 def main(argv: Sequence[str]) -> None:
