@@ -2,7 +2,8 @@
 
 LeRobot runs in an environment of its own (`make lerobot`), by its own training command and with as many threads. Speeds
 are those on random states, as they do not depend on what is learned. With ``data``, both train on it for ``minutes``,
-one after the other, and play the same starts.
+one after the other, and play the same starts. Limits are the bare network's: its training step on one batch, and as
+many forward passes as a call takes.
 """
 
 from __future__ import annotations
@@ -24,18 +25,20 @@ import torch
 from omnibody.envs.any_task import make_task_env
 from omnibody.policies.diffusion.config import DiffusionCfg, Net, ProcessName
 from omnibody.policies.diffusion.parameterisation import Prediction
+from omnibody.policies.diffusion.policy import Diffusion
 from omnibody.policies.policy import Context, Obs, Policy, State
 from omnibody.robots.errors import UserError
 from omnibody.robots.spec import IOSpec
 from omnibody.robots.table import load_body
 from omnibody.sim_tasks.table import task_config
 from omnibody.training.bench.diffusion import call_times
-from omnibody.training.bench.rows import Row, print_rows
+from omnibody.training.bench.rows import Row, print_rows, rate
+from omnibody.training.bench.train import bare_step
 from omnibody.training.config import parse
 from omnibody.training.data.reader import Dataset, open_dataset
 from omnibody.training.data.windows import Windows
 from omnibody.training.evaluate import evaluate
-from omnibody.training.fit import FitCfg, fit
+from omnibody.training.fit import FitCfg, all_cores, fit
 from omnibody.training.importing import ImportCfg, import_source
 from omnibody.training.provenance import usable_cores
 from omnibody.training.run_folder import LOG
@@ -45,7 +48,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PEER = Path(__file__).with_name("lerobot_peer.py")
 KEYS = ("agent", "corners")
 HELD_OUT, LOG_EVERY = 0.1, 10
-LEARNING_RATE = 3e-4
+LEARNING_RATE, BARE_SECONDS = 3e-4, 10.0
 EPISODES, STEPS = 60, 120  # of random data
 
 
@@ -89,17 +92,21 @@ def peers_rows(cfg: PeersBenchCfg, folder: Path) -> list[Row]:
     parameters = sum(parameter.numel() for parameter in policy.parameters())
     policy.fit_statistics(windows.blocks(4096))
     how = FitCfg(epochs=1, batch_size=cfg.batch_size, ema=0.999, held_out=HELD_OUT, log_every=LOG_EVERY)
+    bare = [_bare(net, windows, cfg.batch_size)]
     fit(policy, windows, how, folder / "fit")
+    bare.append(_bare(net, windows, cfg.batch_size))
     rows = [json.loads(row) for row in (folder / "fit" / LOG).read_text(encoding="utf-8").splitlines()]
     rates = [row["samples_per_second"] for row in rows if "samples_per_second" in row]
     speed = statistics.median(rates[1:])  # of the log's rows after the first, as LeRobot's figure
     torch.set_num_threads(1)
-    calls = call_times(policy.eval(), Context(load_body("pusher")), cfg.calls)
+    times = call_times(policy.eval(), Context(load_body("pusher")), cfg.calls)
+    calls = 1e3 / statistics.median(times)
+    forward = _forward(policy, cfg.calls) / policy.evaluations
     reads = [_read(windows, cfg.batch_size) for _ in range(200)]
     rows = [
         Row("parameters of the U-Net", parameters, "", peer=theirs["parameters"]),
-        Row(f"training, batch {cfg.batch_size}", speed, "windows/s", peer=theirs["samples_per_second"]),
-        Row("calls, 8 DDIM steps, batch 1", 1e3 / statistics.median(calls), "calls/s", peer=1e3 / theirs["call_ms"]),
+        Row(f"training, batch {cfg.batch_size}", speed, "windows/s", sum(bare) / 2, theirs["samples_per_second"]),
+        Row("calls, 8 DDIM steps, batch 1", calls, "calls/s", forward, 1e3 / theirs["call_ms"]),
         Row("reading random windows", 1e3 / statistics.median(reads), "windows/s", peer=1e3 / theirs["window_ms"]),
     ]
     if shown:
@@ -109,6 +116,25 @@ def peers_rows(cfg: PeersBenchCfg, folder: Path) -> list[Row]:
         )
         rows.append(Row(f"coverage after {cfg.minutes:g} min", scores[0], "mean max", peer=scores[1]))
     return rows
+
+
+def _bare(net: DiffusionCfg, windows: Windows, batch_size: int) -> float:
+    """Windows per second of the bare training step, with the cores that `fit` takes."""
+    with all_cores():
+        return rate(bare_step(build_policy(net, windows.spec, 0), windows, batch_size), BARE_SECONDS)
+
+
+@torch.inference_mode()
+def _forward(policy: Policy, count: int) -> float:
+    """Forward passes of the network at batch 1 per second, from their median time."""
+    assert isinstance(policy, Diffusion)
+    x, s = torch.zeros(1, policy.cfg.horizon, policy.dim), torch.ones(1, 1)
+    condition, times = torch.zeros(1, policy.conditioner.width), []
+    for _ in range(policy.evaluations * count):
+        began = time.perf_counter()
+        policy.net(x, s, condition)
+        times.append(time.perf_counter() - began)
+    return 1 / statistics.median(times)
 
 
 class LeRobotPolicy(Policy):

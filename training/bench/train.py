@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from omnibody.policies.compass.base import CompassBaseCfg
+from omnibody.policies.policy import Policy
 from omnibody.training.bench.rows import Row, print_rows, rate
 from omnibody.training.collect import CollectCfg, record
 from omnibody.training.config import parse
@@ -45,7 +46,7 @@ def train_rows(cfg: TrainBenchCfg, folder: Path) -> list[Row]:
     for number in range(cfg.rounds):
         loop.append(_loop(cfg, windows, folder / f"run-{number}"))
         with all_cores():
-            bare.append(rate(_bare(cfg, windows), cfg.seconds))
+            bare.append(rate(bare_step(build_policy(cfg.base, windows.spec, 0), windows, cfg.batch_size), cfg.seconds))
     reading = rate(_reading(cfg, windows), cfg.seconds)
     name = f"fit, batch {cfg.batch_size}, held-out loss included"
     return [
@@ -59,17 +60,17 @@ def _loop(cfg: TrainBenchCfg, windows: Windows, run: Path) -> float:
     return fit(build_policy(cfg.base, windows.spec, 0), windows, fit_cfg, run).samples_per_second
 
 
-def _bare(cfg: TrainBenchCfg, windows: Windows) -> Callable[[], int]:
-    policy = build_policy(cfg.base, windows.spec, 0).train()
-    optimizer = torch.optim.AdamW(parameter_groups(policy, 0.01), lr=1e-3, fused=True)
-    batch, generator = windows.batch(np.arange(cfg.batch_size)), torch.Generator().manual_seed(0)
+def bare_step(policy: Policy, windows: Windows, batch_size: int) -> Callable[[], int]:
+    """Forward, backward and optimiser step, always on the same windows; returns their number."""
+    optimizer = torch.optim.AdamW(parameter_groups(policy.train(), 0.01), lr=1e-3, fused=True)
+    batch, generator = windows.batch(np.arange(batch_size)), torch.Generator().manual_seed(0)
 
     def work() -> int:
         loss, _ = policy.loss(batch, generator)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        return cfg.batch_size
+        return batch_size
 
     return work
 
