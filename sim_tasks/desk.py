@@ -21,8 +21,8 @@ from omnibody.robots.errors import UserError, unknown
 from omnibody.robots.gripper import SITE, PointGripper
 from omnibody.robots.spec import Body, Field
 from omnibody.sim_tasks.desk_elements import ELEMENTS, FULL, NAMES, done, handles
-from omnibody.sim_tasks.desk_player import Player
 from omnibody.sim_tasks.desk_figures import FOLDS
+from omnibody.sim_tasks.desk_player import Player
 from omnibody.sim_tasks.tabletop import TabletopCfg, TabletopWorld
 from omnibody.sim_tasks.task import Obs
 
