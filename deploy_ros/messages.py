@@ -235,41 +235,42 @@ def _pixels(name: str, message: Any, kind: str, channels: int) -> np.ndarray:
 
 def _compressed_image(message: Any) -> np.ndarray:
     """A ``CompressedImage`` (height, width, 3) of RGB."""
-    from PIL import Image  # most cameras do not compress
-
     how = message.format.rpartition(";")[2].split()  # "jpeg", or "rgb8; jpeg compressed bgr8"
     if how[:1] not in (["jpeg"], ["png"]):
         raise MessageError(f"image.format: wanted jpeg or png, came {message.format!r}")
     data = bytes(message.data)
-    try:
-        picture = Image.open(BytesIO(data), formats=["JPEG", "PNG"])
-        pixels = np.asarray(picture)
-    except Exception as error:  # as with depth
-        raise MessageError(f"image.data: wanted a JPEG or PNG, came {len(data)} other bytes") from error
-    if picture.mode not in ("RGB", "RGBA"):
-        raise MessageError(f"image.data: wanted a picture in colours, RGB or RGBA, came one of mode {picture.mode}")
+    mode, pixels = _decoded(data, f"image.data: wanted a JPEG or PNG, came {len(data)} other bytes", ["JPEG", "PNG"])
+    if mode not in ("RGB", "RGBA"):
+        raise MessageError(f"image.data: wanted a picture in colours, RGB or RGBA, came one of mode {mode}")
     return pixels[..., :3]
 
 
 def _compressed_depth(message: Any) -> tuple[np.ndarray, float]:
     """A ``CompressedImage`` (height, width) of depth and metres per unit."""
-    from PIL import Image  # most cameras do not compress
-
     encoding, _, how = (part.strip() for part in message.format.partition(";"))
     if encoding not in DEPTH_UNITS or how not in ("compressedDepth", "compressedDepth png"):
         wanted = " or ".join(f"'{encoding}; compressedDepth png'" for encoding in DEPTH_UNITS)
         raise MessageError(f"depth.format: wanted {wanted}, came {message.format!r}")
     data = bytes(message.data)
-    try:
-        image = np.asarray(Image.open(BytesIO(data[DEPTH_HEAD.size :])))
-    except Exception as error:  # of a spoilt PNG Pillow raises a SyntaxError, a ValueError and whatever else
-        raise MessageError(f"depth.data: wanted {DEPTH_HEAD.size} bytes and a PNG, came {len(data)} others") from error
+    wrong = f"depth.data: wanted {DEPTH_HEAD.size} bytes and a PNG, came {len(data)} others"
+    _, image = _decoded(data[DEPTH_HEAD.size :], wrong)
     if image.ndim != 2:
         raise MessageError(f"depth.data: wanted a PNG of one channel, came one of shape {image.shape}")
     if encoding == "32FC1":
         _, a, b = DEPTH_HEAD.unpack_from(data)
         image = np.divide(a, image - b, out=np.zeros(image.shape), where=image > 0)
     return image, DEPTH_UNITS[encoding][1]
+
+
+def _decoded(data: bytes, wrong: str, formats: list[str] | None = None) -> tuple[str, np.ndarray]:
+    """Pillow's mode and the pixels of a picture's file; raises ``MessageError`` of ``wrong`` for other bytes."""
+    from PIL import Image  # most cameras do not compress
+
+    try:
+        picture = Image.open(BytesIO(data), formats=formats)
+        return picture.mode, np.asarray(picture)
+    except Exception as error:  # of a spoilt PNG Pillow raises a SyntaxError, a ValueError and whatever else
+        raise MessageError(wrong) from error
 
 
 @lru_cache

@@ -70,9 +70,14 @@ def train(cfg: TrainCfg) -> Fitted:
     """Run what ``cfg`` says; the policy is in ``cfg.out``/policy afterwards."""
     shape = {part.name: getattr(cfg.windows, part.name) for part in dataclasses.fields(cfg.windows)}
     windows = Windows.of([open_dataset(path) for path in cfg.data], **shape)
-    policy = build_policy(cfg.policy, policy_spec(windows.spec), cfg.fit.seed)
+    return train_on(windows, cfg.policy, cfg.fit, Path(cfg.out))[1]
+
+
+def train_on(windows: Windows, policy_cfg: Any, fit_cfg: FitCfg, run: Path) -> tuple[Policy, Fitted]:
+    """Build a policy, give it the statistics of ``windows`` and train it on them; ``run``/policy holds it as well."""
+    policy = build_policy(policy_cfg, policy_spec(windows.spec), fit_cfg.seed)
     policy.fit_statistics(windows.blocks(BLOCK))
-    return fit(policy, windows, cfg.fit, Path(cfg.out))
+    return policy, fit(policy, windows, fit_cfg, run)
 
 
 def main(argv: Sequence[str]) -> None:

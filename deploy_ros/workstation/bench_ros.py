@@ -61,7 +61,8 @@ class _Clocked(Policy):
 
     def __init__(self, policy: Policy) -> None:
         super().__init__()
-        self.policy, self.spec, self.seconds, self.last = policy, policy.spec, [0.0], 0.0
+        self.policy, self.spec, self.last = policy, policy.spec, 0.0
+        self.seconds: list[float] = []
         self.action_steps = policy.action_steps
         self.obs_keys = policy.obs_keys
 

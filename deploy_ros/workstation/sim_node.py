@@ -43,6 +43,7 @@ from omnibody.sim_tasks.task import Obs
 
 COMMAND_TIMEOUT = 0.5  # without a command for so long the body is stopped [s]
 CAMERA = "camera"  # the frame of its images
+PICTURES = {"image": ("u1", "rgb8"), "depth": ("<f4", "32FC1")}  # observation -> its bytes and ROS's name for them
 SINGLE_AXIS = [int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE)]  # joints of one number
 SCAN_RAYS, SCAN_RANGE = 180, (0.05, 10.0)  # the first ray points back; [m]
 SCAN_HEIGHT = 0.1  # at least, as the base of a flat body may be on the floor [m]
@@ -79,10 +80,9 @@ class SimNode(Node):
         self._frames = ros = self.env.embodiment.ros
         self._ticker = self.create_publisher(Clock, "/clock", reliable)
         self._odom = self.create_publisher(Odometry, ros.odom, qos_profile_sensor_data)
-        cameras = {"image": ros.image, "depth": ros.depth}
         self._cameras = {
-            key: self.create_publisher(Image, topic, qos_profile_sensor_data)
-            for key, topic in cameras.items()
+            key: self.create_publisher(Image, getattr(ros, key), qos_profile_sensor_data)
+            for key in PICTURES
             if key in self.env.spec.obs
         }
         self._scan = self.create_publisher(LaserScan, "scan", qos_profile_sensor_data)
@@ -162,7 +162,7 @@ class SimNode(Node):
         self._odom.publish(self._odometry(odom))
 
     def _picture(self, key: str, stamp: Time) -> Image:
-        kind, encoding = {"image": ("u1", "rgb8"), "depth": ("<f4", "32FC1")}[key]
+        kind, encoding = PICTURES[key]
         pixels = self._obs[key][0].numpy().astype(kind)
         height, width = pixels.shape[:2]
         image = Image(header=Header(stamp=stamp, frame_id=CAMERA), height=height, width=width, encoding=encoding)

@@ -38,11 +38,11 @@ from omnibody.training.config import parse
 from omnibody.training.data.reader import Dataset, open_dataset
 from omnibody.training.data.windows import Windows
 from omnibody.training.evaluate import evaluate
-from omnibody.training.fit import FitCfg, all_cores, fit
+from omnibody.training.fit import FitCfg, all_cores
 from omnibody.training.importing import ImportCfg, import_source
 from omnibody.training.provenance import usable_cores
 from omnibody.training.run_folder import LOG
-from omnibody.training.train import build_policy
+from omnibody.training.train import build_policy, train_on
 
 ROOT = Path(__file__).resolve().parents[2]
 PEER = Path(__file__).with_name("lerobot_peer.py")
@@ -88,21 +88,19 @@ def peers_rows(cfg: PeersBenchCfg, folder: Path) -> list[Row]:
         net=Net.UNET,
         width=cfg.width,
     )
-    policy = build_policy(net, dataset.origin.spec, 0)
-    parameters = sum(parameter.numel() for parameter in policy.parameters())
-    policy.fit_statistics(windows.blocks(4096))
     how = FitCfg(epochs=1, batch_size=cfg.batch_size, ema=0.999, held_out=HELD_OUT, log_every=LOG_EVERY)
     bare = [_bare(net, windows, cfg.batch_size)]
-    fit(policy, windows, how, folder / "fit")
+    policy, _ = train_on(windows, net, how, folder / "fit")
     bare.append(_bare(net, windows, cfg.batch_size))
-    rows = [json.loads(row) for row in (folder / "fit" / LOG).read_text(encoding="utf-8").splitlines()]
-    rates = [row["samples_per_second"] for row in rows if "samples_per_second" in row]
+    log = [json.loads(row) for row in (folder / "fit" / LOG).read_text(encoding="utf-8").splitlines()]
+    rates = [row["samples_per_second"] for row in log if "samples_per_second" in row]
     speed = statistics.median(rates[1:])  # of the log's rows after the first, as LeRobot's figure
     torch.set_num_threads(1)
     times = call_times(policy.eval(), Context(load_body("pusher")), cfg.calls)
     calls = 1e3 / statistics.median(times)
     forward = _forward(policy, cfg.calls) / policy.evaluations
     reads = [_read(windows, cfg.batch_size) for _ in range(200)]
+    parameters = sum(parameter.numel() for parameter in policy.parameters())
     rows = [
         Row("parameters of the U-Net", parameters, "", peer=theirs["parameters"]),
         Row(f"training, batch {cfg.batch_size}", speed, "windows/s", sum(bare) / 2, theirs["samples_per_second"]),
@@ -170,12 +168,9 @@ def _steps(cfg: PeersBenchCfg, samples_per_second: float) -> int:
 
 def _ours_played(cfg: PeersBenchCfg, net: DiffusionCfg, windows: Windows, speed: float, folder: Path) -> float:
     """Mean max coverage of ours, trained for whole passes over the data that take about ``minutes``."""
-    torch.set_num_threads(usable_cores())
-    policy = build_policy(net, windows.spec, 0)
-    policy.fit_statistics(windows.blocks(4096))
     epochs = max(1, round(_steps(cfg, speed) * cfg.batch_size / len(windows)))
     how = FitCfg(epochs=epochs, batch_size=cfg.batch_size, learning_rate=LEARNING_RATE, ema=0.999, held_out=HELD_OUT)
-    fit(policy, windows, how, folder)
+    policy, _ = train_on(windows, net, how, folder)
     return _coverage(policy.eval(), cfg.episodes)
 
 
