@@ -5,8 +5,6 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.omnibody-installed
 LEROBOT := .venv-lerobot
 LAYERS := robots sim_tasks envs policies training deploy_ros
-export OMP_NUM_THREADS ?= 1
-export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: setup demo test test-slow lint mypy bench peers lerobot clean
 
@@ -24,6 +22,8 @@ $(STAMP): pyproject.toml constraints.txt .ci/debian-packages.sh .ci/find-python.
 
 demo: $(STAMP)
 	$(BIN)/omnibody demo
+
+test test-slow: export OMP_NUM_THREADS ?= 1
 
 test: lint mypy
 	$(BIN)/python -m pytest -m "not slow"

@@ -18,7 +18,7 @@ from pathlib import Path
 from omnibody.robots.assets import WHEELS, cache_dir
 from omnibody.sim_tasks.metaworld import INSTALL
 from omnibody.training.config import PACKAGE, parse
-from omnibody.training.provenance import usable_cores
+from omnibody.training.threads import usable_cores
 
 # A picture of one sphere, and the name of what drew it.
 DRAW = """

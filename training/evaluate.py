@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import MISSING
 from safetensors.torch import save
 from tqdm import tqdm
@@ -162,6 +163,7 @@ def evaluate_and_report(cfg: EvalCfg) -> Path:
     """Measure all that ``cfg`` asks for and write both reports; returns the path of report.html."""
     for log in cfg.curves:
         read_log(log)  # rather now than after hours
+    torch.set_num_threads(1)  # the worlds use the cores
     policies = load_policies(cfg)
     identity = _identity(cfg, policies)
     with open_folder(Path(cfg.out), identity, provenance()) as folder:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -37,8 +36,8 @@ from omnibody.robots.errors import UserError
 from omnibody.training.average import Average
 from omnibody.training.data.windows import order
 from omnibody.training.optimizer_state import flat_moments, load_moments
-from omnibody.training.provenance import usable_cores
 from omnibody.training.run_folder import LOG, cut_log, leaves
+from omnibody.training.threads import all_cores
 
 POLICY, STEPS, IDENTITY = "policy", "steps", "fit.json"
 OPTIMIZER, AVERAGE, PROGRESS = "optimizer.safetensors", "average.safetensors", "progress.json"
@@ -117,17 +116,6 @@ def parameter_groups(policy: nn.Module, weight_decay: float) -> list[dict[str, A
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
 
-@contextmanager
-def all_cores() -> Iterator[None]:
-    """Give torch this process's share of the cores; verbs that step worlds beside a network leave it only one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 @all_cores()
 def fit(policy: Policy, windows: Batches, cfg: FitCfg, run: Path) -> Fitted:
     """Train ``policy`` in place on ``windows`` and write ``run``/policy; the same call goes on where it was stopped."""
@@ -188,18 +176,21 @@ class _Learner(nn.Module):
 def _step(
     learner: nn.Module, optimizer: Any, batch: Any, cfg: FitCfg, step: int, accelerator: Accelerator
 ) -> dict[str, float]:
-    """One update; returns the loss and its parts."""
+    """One update; returns the loss, the norm of its gradient before clipping, and the loss's parts."""
     learner.train()
     with _seeded(accelerator.device, cfg.seed, step, accelerator.process_index) as generator:
         loss, parts = learner(batch.to(accelerator.device), generator)
-    value = loss.item()
-    if not math.isfinite(value):
-        raise UserError(f"the loss is {value} at step {step} ({parts}); lower learning_rate or look at the data")
     optimizer.zero_grad()
     accelerator.backward(loss)
-    accelerator.clip_grad_norm_(learner.parameters(), cfg.grad_clip)
+    norm = nn.utils.get_total_norm([gradient for p in learner.parameters() if (gradient := p.grad) is not None])
+    value, grad_norm = torch.stack([loss.detach().float(), norm.float()]).tolist()
+    if not math.isfinite(value + grad_norm):
+        said = f"the loss is {value} and its gradient's norm {grad_norm} at step {step} ({parts})"
+        raise UserError(f"{said}; lower learning_rate or look at the data")
+    if grad_norm > cfg.grad_clip:  # else a pass over all gradients would multiply them by 1
+        nn.utils.clip_grads_with_norm_(learner.parameters(), cfg.grad_clip, norm)
     optimizer.step()
-    return {"loss": value, **parts}
+    return {"loss": value, "grad_norm": grad_norm, **parts}
 
 
 @contextmanager

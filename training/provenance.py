@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from omnibody.training.threads import usable_cores
+
 PACKAGES = ("omnibody", "torch", "mujoco", "numpy", "gymnasium", "stable-baselines3")
 
 
@@ -28,11 +30,6 @@ def hardware() -> dict[str, Any]:
         "processor": _processor(), "cores": usable_cores(), "memory_gib": round(memory, 1), "gpu": gpu,
         "system": platform.platform(),
     }  # fmt: skip
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on: taskset and containers may leave it fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def versions() -> dict[str, str]:

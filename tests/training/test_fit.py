@@ -224,9 +224,19 @@ def test_a_loss_that_is_not_a_number_ends_the_run(tmp_path: Path, windows: Windo
     policy = line(spec)
     with torch.no_grad():
         policy.layer.bias[0] = torch.nan
-    with pytest.raises(UserError, match="the loss is nan at step 0"):
+    with pytest.raises(UserError, match="the loss is nan and its gradient.s norm nan at step 0"):
         fit(policy, windows, CFG, tmp_path / "run")
     assert not (tmp_path / "run/policy").exists()
+
+
+def test_the_gradient_is_no_longer_than_asked(tmp_path: Path, windows: Windows, spec: IOSpec) -> None:
+    lengths = {}
+    for largest in (1e6, 1e-3):
+        policy = line(spec)
+        fit(policy, windows, replace(CFG, grad_clip=largest), tmp_path / str(largest))
+        lengths[largest] = torch.cat([p.grad.flatten() for p in policy.parameters()]).norm()  # of the last step
+    assert lengths[1e6] > 0.01
+    assert lengths[1e-3] == pytest.approx(1e-3, rel=1e-2)
 
 
 def test_bad_settings_are_refused() -> None:

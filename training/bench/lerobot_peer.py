@@ -1,8 +1,11 @@
 """Runs in LeRobot's own environment (`make lerobot`), not in ours: its diffusion policy on recordings of Push-T.
 
-python lerobot_peer.py measure <recordings.npz> <folder> <batch size> <steps> <calls> <width>
-Writes ``<folder>/peer.json``: ``parameters``; ``samples_per_second`` of `lerobot_train`, from its own log, reading
-included; ``call_ms``, the median of a call with 8 steps of DDIM at batch 1; ``window_ms`` to read one window.
+python lerobot_peer.py measure <recordings.npz> <folder> <calls> <width>
+Writes ``<folder>/peer.json``: ``parameters``; ``call_ms``, the median of a call with 8 steps of DDIM at batch 1;
+``window_ms`` to read one window; and ``<folder>/dataset`` for the next command.
+
+python lerobot_peer.py train <folder> <out> <batch size> <steps> <width>
+Writes ``<out>.json``: ``samples_per_second`` of `lerobot_train`, from its own log, reading included.
 
 python lerobot_peer.py play <recordings.npz> <folder> <batch size> <steps> <width>
 Trains, then answers each line of its input, JSON {"begin": whether an episode begins, and the observations by our
@@ -15,6 +18,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -104,15 +108,20 @@ def read(root: Path, count: int = 200) -> float:
     return float(np.median(times))
 
 
-def measure(source: str, folder: str, batch: str, steps: str, calls: str, width: str) -> None:
+def measure(source: str, folder: str, calls: str, width: str) -> None:
     """See the module's words."""
     recordings = dict(np.load(source))
     root = Path(folder) / "dataset"
     written(recordings, root)
     parameters, call = called(recordings["corners"].shape[1], int(calls), int(width))
     figures = {"parameters": parameters, "call_ms": call, "window_ms": read(root)}
-    figures["samples_per_second"] = trained(root, Path(folder) / "train", int(batch), int(steps), int(width))
     (Path(folder) / "peer.json").write_text(json.dumps(figures))
+
+
+def train(folder: str, out: str, batch: str, steps: str, width: str) -> None:
+    """See the module's words."""
+    rate = trained(Path(folder) / "dataset", Path(out), int(batch), int(steps), int(width))
+    Path(out).with_suffix(".json").write_text(json.dumps({"samples_per_second": rate}))
 
 
 def play(source: str, folder: str, batch: str, steps: str, width: str) -> None:
@@ -137,4 +146,5 @@ def play(source: str, folder: str, batch: str, steps: str, width: str) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    (play if sys.argv[1] == "play" else measure)(*sys.argv[2:])
+    commands: dict[str, Callable[..., None]] = {"measure": measure, "train": train, "play": play}
+    commands[sys.argv[1]](*sys.argv[2:])

@@ -38,10 +38,10 @@ from omnibody.training.config import parse
 from omnibody.training.data.reader import Dataset, open_dataset
 from omnibody.training.data.windows import Windows
 from omnibody.training.evaluate import evaluate
-from omnibody.training.fit import FitCfg, all_cores
+from omnibody.training.fit import FitCfg
 from omnibody.training.importing import ImportCfg, import_source
-from omnibody.training.provenance import usable_cores
 from omnibody.training.run_folder import LOG
+from omnibody.training.threads import THREADS, all_cores, training_threads
 from omnibody.training.train import build_policy, train_on
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,6 +49,7 @@ PEER = Path(__file__).with_name("lerobot_peer.py")
 KEYS = ("agent", "corners")
 HELD_OUT, LOG_EVERY = 0.1, 10
 LEARNING_RATE, BARE_SECONDS = 3e-4, 10.0
+WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # how threads wait, which `omnibody` sets for itself
 EPISODES, STEPS = 60, 120  # of random data
 
 
@@ -61,7 +62,8 @@ class PeersBenchCfg:
     episodes: int = 50  # that each plays, of seed 1
     python: str = str(ROOT / ".venv-lerobot/bin/python")  # of LeRobot's environment
     batch_size: int = 64  # windows per step
-    steps: int = 60  # of LeRobot's training; ours makes a pass over the data
+    rounds: int = 3  # trainings of each, in turn; medians are printed
+    steps: int = 60  # of LeRobot's; ours makes a pass over the data
     calls: int = 50  # of a policy
     width: int = 64  # of the U-Net's finest resolution; then twice and four times as many channels
     json: bool = False  # print one JSON list of rows and nothing else
@@ -77,7 +79,8 @@ def peers_rows(cfg: PeersBenchCfg, folder: Path) -> list[Row]:
     if shown and (missing := [key for key in KEYS if key not in shown.origin.spec.obs]):
         raise UserError(f"data: wanted a dataset of push_t with {', '.join(KEYS)}, came one without {missing}")
     dataset = open_dataset(_random_data(folder))
-    theirs = _lerobot(cfg, dataset, folder / "peer")
+    peer = folder / "peer"
+    theirs = _lerobot(cfg, ("measure", _recordings(dataset, peer), peer, cfg.calls, cfg.width), peer / "peer.json")
     windows = _windows(dataset)
     net = DiffusionCfg(
         obs_keys=list(KEYS),
@@ -88,13 +91,9 @@ def peers_rows(cfg: PeersBenchCfg, folder: Path) -> list[Row]:
         net=Net.UNET,
         width=cfg.width,
     )
-    how = FitCfg(epochs=1, batch_size=cfg.batch_size, ema=0.999, held_out=HELD_OUT, log_every=LOG_EVERY)
-    bare = [_bare(net, windows, cfg.batch_size)]
-    policy, _ = train_on(windows, net, how, folder / "fit")
-    bare.append(_bare(net, windows, cfg.batch_size))
-    log = [json.loads(row) for row in (folder / "fit" / LOG).read_text(encoding="utf-8").splitlines()]
-    rates = [row["samples_per_second"] for row in log if "samples_per_second" in row]
-    speed = statistics.median(rates[1:])  # of the log's rows after the first, as LeRobot's figure
+    speeds = [_speeds(cfg, net, windows, peer, folder / f"round-{number}") for number in range(cfg.rounds)]
+    bare, speed, their_speed = (statistics.median(column) for column in zip(*speeds, strict=True))
+    policy = build_policy(net, windows.spec, 0)
     torch.set_num_threads(1)
     times = call_times(policy.eval(), Context(load_body("pusher")), cfg.calls)
     calls = 1e3 / statistics.median(times)
@@ -103,23 +102,32 @@ def peers_rows(cfg: PeersBenchCfg, folder: Path) -> list[Row]:
     parameters = sum(parameter.numel() for parameter in policy.parameters())
     rows = [
         Row("parameters of the U-Net", parameters, "", peer=theirs["parameters"]),
-        Row(f"training, batch {cfg.batch_size}", speed, "windows/s", sum(bare) / 2, theirs["samples_per_second"]),
+        Row(f"training, batch {cfg.batch_size}", speed, "windows/s", bare, their_speed),
         Row("calls, 8 DDIM steps, batch 1", calls, "calls/s", forward, 1e3 / theirs["call_ms"]),
         Row("reading random windows", 1e3 / statistics.median(reads), "windows/s", peer=1e3 / theirs["window_ms"]),
     ]
     if shown:
         scores = (
             _ours_played(cfg, net, _windows(shown), speed, folder / "ours"),
-            _theirs_played(cfg, shown, theirs["samples_per_second"], folder / "theirs"),
+            _theirs_played(cfg, shown, their_speed, folder / "theirs"),
         )
         rows.append(Row(f"coverage after {cfg.minutes:g} min", scores[0], "mean max", peer=scores[1]))
     return rows
 
 
-def _bare(net: DiffusionCfg, windows: Windows, batch_size: int) -> float:
-    """Windows per second of the bare training step, with the cores that `fit` takes."""
+def _speeds(
+    cfg: PeersBenchCfg, net: DiffusionCfg, windows: Windows, peer: Path, folder: Path
+) -> tuple[float, float, float]:
+    """Windows per second of the bare training step, of `fit` and of LeRobot's training, one after the other."""
     with all_cores():
-        return rate(bare_step(build_policy(net, windows.spec, 0), windows, batch_size), BARE_SECONDS)
+        bare = rate(bare_step(build_policy(net, windows.spec, 0), windows, cfg.batch_size), BARE_SECONDS)
+    how = FitCfg(epochs=1, batch_size=cfg.batch_size, ema=0.999, held_out=HELD_OUT, log_every=LOG_EVERY)
+    train_on(windows, net, how, folder)
+    log = [json.loads(row) for row in (folder / LOG).read_text(encoding="utf-8").splitlines()]
+    rates = [row["samples_per_second"] for row in log if "samples_per_second" in row]
+    out = folder / "lerobot"
+    theirs = _lerobot(cfg, ("train", peer, out, cfg.batch_size, cfg.steps, cfg.width), out.with_suffix(".json"))
+    return bare, statistics.median(rates[1:]), theirs["samples_per_second"]  # the first rows left out, as LeRobot's
 
 
 @torch.inference_mode()
@@ -222,20 +230,20 @@ def _recordings(dataset: Dataset, folder: Path) -> Path:
     return source
 
 
-def _lerobot(cfg: PeersBenchCfg, dataset: Dataset, folder: Path) -> dict[str, Any]:
-    """What LeRobot measures of itself on the same recordings."""
-    words = ("measure", _recordings(dataset, folder), folder, cfg.batch_size, cfg.steps, cfg.calls, cfg.width)
+def _lerobot(cfg: PeersBenchCfg, words: Sequence[object], result: Path) -> dict[str, Any]:
+    """What LeRobot measures of itself."""
     command = [cfg.python, str(PEER), *map(str, words)]
-    done = subprocess.run(command, env=_environment(folder), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=_environment(result.parent), capture_output=True, text=True, check=False)
     if done.returncode:
         raise UserError(f"LeRobot failed: {' '.join((done.stdout + done.stderr).split())[-1500:]}")
-    return json.loads((folder / "peer.json").read_text(encoding="utf-8"))
+    return json.loads(result.read_text(encoding="utf-8"))
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """LeRobot's, with a home of its own."""
-    own = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hf"), "OMP_NUM_THREADS": str(usable_cores())}
-    return {**os.environ, **own}
+    """LeRobot's: a home of its own, as many threads as ours, which wait for each other as torch's do of themselves."""
+    inherited = {key: value for key, value in os.environ.items() if key not in WAITING}
+    own = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hf"), THREADS: str(training_threads())}
+    return {**inherited, **own}
 
 
 def main(argv: Sequence[str]) -> None:
