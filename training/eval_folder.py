@@ -13,6 +13,7 @@ from typing import Any
 from omnibody.policies.files import write_text
 from omnibody.robots.errors import UserError
 from omnibody.training.rollout import EpisodeRecord
+from omnibody.training.run_folder import refuse_another
 
 IDENTITY, LOCK, RECORDS, RUNS = "eval.json", ".lock", "records", "runs.jsonl"
 
@@ -56,7 +57,7 @@ def open_folder(path: Path, identity: dict[str, Any], provenance: dict[str, Any]
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(f"out: {path} is in use by another process; wait for it or choose another out=") from error
-        _claim(path, json.loads(json.dumps(identity)))
+        _claim(path, identity)
         yield EvalFolder(path, provenance)
 
 
@@ -67,17 +68,7 @@ def _claim(path: Path, identity: dict[str, Any]) -> None:
         if strangers:
             raise UserError(f"out: {path} holds {strangers[0]} but no {IDENTITY}; choose an empty or a new folder")
         write_text(file, json.dumps(identity, indent=1))
-        return
-    try:
-        known = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file} is damaged: {error}; choose another out=") from error
-    for key in identity.keys() | known.keys():
-        if identity.get(key) != known.get(key):
-            raise UserError(
-                f"out: {path} holds another evaluation: {key} is {json.dumps(known.get(key))} there and"
-                f" {json.dumps(identity.get(key))} here; repeat its command or choose another out="
-            )
+    refuse_another(file, identity)
 
 
 class RecordFile:

@@ -36,7 +36,7 @@ from omnibody.robots.errors import UserError
 from omnibody.training.average import Average
 from omnibody.training.data.windows import order
 from omnibody.training.optimizer_state import flat_moments, load_moments
-from omnibody.training.run_folder import LOG, cut_log, leaves
+from omnibody.training.run_folder import LOG, cut_log, refuse_another
 from omnibody.training.threads import all_cores
 
 POLICY, STEPS, IDENTITY = "policy", "steps", "fit.json"
@@ -268,18 +268,11 @@ def _claim(run: Path, policy: Policy, windows: Batches, cfg: FitCfg, accelerator
     """Make the run folder, or see that it belongs to the same training."""
     settings = {key: value for key, value in dataclasses.asdict(cfg).items() if key not in FREE}
     model = OmegaConf.to_container(OmegaConf.structured(policy.cfg), enum_to_str=True)
-    parts = {"fit": settings, "policy": {"name": policy_name(policy.cfg), "cfg": model}, "data": windows.identity}
-    identity = leaves(json.loads(json.dumps(parts)))
-    path = run / IDENTITY
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        for key in sorted(identity.keys() | before.keys()):
-            if identity.get(key) != before.get(key):
-                was, now = before.get(key), identity.get(key)
-                raise UserError(f"{run} holds another training: {key} was {was}, came {now}; choose another out=")
+    identity = {"fit": settings, "policy": {"name": policy_name(policy.cfg), "cfg": model}, "data": windows.identity}
+    refuse_another(run / IDENTITY, identity)
     accelerator.wait_for_everyone()
-    if accelerator.is_main_process and not path.exists():
-        write_text(path, json.dumps(identity, indent=1))
+    if accelerator.is_main_process and not (run / IDENTITY).exists():
+        write_text(run / IDENTITY, json.dumps(identity, indent=1))
 
 
 def _save(

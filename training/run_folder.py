@@ -19,14 +19,23 @@ def claim(run: Path, cfg: Any, free: Collection[str]) -> None:
 
     Keys in ``free`` may change between two calls. Raises ``UserError`` if another does; nothing is changed then.
     """
-    path, now = run / CONFIG, asdict(cfg)
-    if path.exists():
-        before, came = leaves(json.loads(path.read_text(encoding="utf-8"))), leaves(json.loads(json.dumps(now)))
-        for key in sorted(came.keys() | before.keys()):
-            if key.partition(".")[0] not in free and came.get(key) != before.get(key):
-                was, is_now = before.get(key), came.get(key)
-                raise UserError(f"{run} holds a run with {key}={was}, now {key}={is_now}; choose another out=")
-    write_text(path, json.dumps(now, indent=1))
+    refuse_another(run / CONFIG, asdict(cfg), free)
+    write_text(run / CONFIG, json.dumps(asdict(cfg), indent=1))
+
+
+def refuse_another(path: Path, now: dict[str, Any], free: Collection[str] = ()) -> None:
+    """Raise ``UserError`` if the file is there and says otherwise of this run, but for the keys in ``free``."""
+    if not path.exists():
+        return
+    try:
+        before = leaves(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}; choose another out=") from error
+    came = leaves(json.loads(json.dumps(now)))
+    for key in sorted(came.keys() | before.keys()):
+        if key.partition(".")[0] not in free and came.get(key) != before.get(key):
+            was, is_now = before.get(key), came.get(key)
+            raise UserError(f"{path.parent} holds a run with {key}={was}, now {key}={is_now}; choose another out=")
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

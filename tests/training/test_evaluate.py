@@ -276,10 +276,10 @@ def test_checkpoints_are_named_paired_and_may_lack_a_robot(tmp_path: Path) -> No
 def test_a_folder_of_another_evaluation_is_refused_with_both_values(tmp_path: Path) -> None:
     with open_folder(tmp_path / "a", {"episodes": 20, "policies": {"x": "1"}}, {}):
         pass
-    with pytest.raises(UserError, match="episodes is 20 there and 30 here"):
+    with pytest.raises(UserError, match="episodes=20, now episodes=30"):
         with open_folder(tmp_path / "a", {"episodes": 30, "policies": {"x": "1"}}, {}):
             pass
-    with pytest.raises(UserError, match='policies is {"x": "1"} there and {"x": "2"} here'):
+    with pytest.raises(UserError, match="policies.x=1, now policies.x=2"):
         with open_folder(tmp_path / "a", {"episodes": 20, "policies": {"x": "2"}}, {}):
             pass
     (tmp_path / "b").mkdir()

@@ -208,9 +208,11 @@ def test_another_training_is_refused(tmp_path: Path, windows: Windows, spec: IOS
     fit(line(spec), windows, CFG, run)
     before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
     bad = {
-        "fit.learning_rate was 0.02, came 0.5": lambda: fit(line(spec), windows, replace(CFG, learning_rate=0.5), run),
-        "policy.cfg.dropout was 0.1, came 0.3": lambda: fit(line(spec, dropout=0.3), windows, CFG, run),
-        "data.stride was 2, came 1": lambda: fit(line(spec), replace(windows, stride=1), CFG, run),
+        "fit.learning_rate=0.02, now fit.learning_rate=0.5": lambda: fit(
+            line(spec), windows, replace(CFG, learning_rate=0.5), run
+        ),
+        "policy.cfg.dropout=0.1, now policy.cfg.dropout=0.3": lambda: fit(line(spec, dropout=0.3), windows, CFG, run),
+        "data.stride=2, now data.stride=1": lambda: fit(line(spec), replace(windows, stride=1), CFG, run),
         "batch_size: wanted at most": lambda: fit(line(spec), windows, replace(CFG, batch_size=999), tmp_path / "new"),
     }
     for message, call in bad.items():
