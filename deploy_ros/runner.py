@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -328,16 +327,11 @@ def _wrapped(angle: float) -> float:
     return math.atan2(math.sin(angle), math.cos(angle))
 
 
-def _wanted(policy: Policy) -> Collection[str]:
-    """The observations that acting needs."""
-    return policy.obs_keys or policy.spec.obs
-
-
 def _picture(policy: Policy, embodiment: Embodiment) -> dict[str, tuple[int, ...]]:
     """The shape of the body's image, with as many rows as the policy's has; nothing for one that does not see it."""
-    if "image" not in _wanted(policy):
+    if not (image := policy.needs.obs.get("image")):
         return {}
-    return {"image": embodiment.camera.picture(policy.spec.obs["image"].shape[0]).shape}
+    return {"image": embodiment.camera.picture(image.shape[0]).shape}
 
 
 def _readings(policy: Policy, embodiment: Embodiment) -> dict[str, tuple[int, ...]]:
@@ -362,11 +356,11 @@ def _given(policy: Policy, embodiment: Embodiment) -> dict[str, tuple[int, ...]]
 
 def _check_fit(policy: Policy, embodiment: Embodiment) -> None:
     """Refuse a policy that wants what this body does not give."""
-    given, spec, wanted = _given(policy, embodiment), policy.spec, _wanted(policy)
-    unknown = sorted(set(wanted) - set(given))
+    given, needs = _given(policy, embodiment), policy.needs
+    unknown = sorted(set(needs.obs) - set(given))
     if unknown:
         raise UserError(f"a robot gives {', '.join(given)}; the policy wants {', '.join(unknown)} as well")
-    shapes = [(key, spec.obs[key].shape, given[key]) for key in wanted]
-    for name, wants, has in [*shapes, ("action", spec.action.shape, (3,))]:
+    shapes = [(key, field.shape, given[key]) for key, field in needs.obs.items()]
+    for name, wants, has in [*shapes, ("action", needs.action.shape, (3,))]:
         if tuple(wants) != has:
             raise UserError(f"{name}: the policy wants shape {tuple(wants)}, {embodiment.name} has {has}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,12 @@ class Policy(nn.Module):
     action_steps: int = 1
     evaluations: int = 1
     obs_keys: tuple[str, ...] = ()
+
+    @property
+    def needs(self) -> IOSpec:
+        """``spec`` with the observations that acting needs and no others."""
+        keys = self.obs_keys or self.spec.obs
+        return dataclasses.replace(self.spec, obs={key: self.spec.obs[key] for key in keys})
 
     def fit_statistics(self, batches: Iterable[Any]) -> None:
         """Take what normalisation needs from all training data, once, before training. The default needs nothing."""

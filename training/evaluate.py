@@ -140,7 +140,7 @@ def _cell(
     folder: EvalFolder,
     bar: tqdm,
 ) -> Cell:
-    if policy is not None and (difference := policy.spec.mismatch(env.spec)):
+    if policy is not None and (difference := policy.needs.mismatch(env.spec)):
         raise UserError(f"policy {name} does not fit {place[0]} in {place[1]}: {difference}")
     records: list[EpisodeRecord] = []
     for seed in cfg.all_seeds:
@@ -207,9 +207,9 @@ def load_policies(cfg: EvalCfg) -> Policies:
 
 
 def picture_rows(policies: Policies) -> int:
-    """Rows of the colour picture that policies want to see, as their specs say; 0 if none wants one."""
-    specs = [policy.spec for by_robot in policies.values() for policy in by_robot.values() if policy is not None]
-    return max((spec.obs["image"].shape[0] for spec in specs if "image" in spec.obs), default=0)
+    """Rows of the colour picture that policies need to act; 0 if none needs one."""
+    needed = [policy.needs.obs for by_robot in policies.values() for policy in by_robot.values() if policy is not None]
+    return max((obs["image"].shape[0] for obs in needed if "image" in obs), default=0)
 
 
 def _names(sources: list[str]) -> list[str]:

@@ -2,10 +2,12 @@
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 
 from omnibody.training.bench.env import EnvBenchCfg, env_rows
+from omnibody.training.bench.peers import PeersBenchCfg, peers_rows, random_data
 from omnibody.training.bench.rows import Row, interleaved, print_rows, rate
 
 KEYS = {"name", "value", "unit", "limit", "peer", "ratio_to_limit", "ratio_to_peer"}
@@ -60,3 +62,17 @@ def test_the_env_bench_measures_ours_the_limit_and_the_peer():
     row = env_rows(EnvBenchCfg(robots=["carrier"], num_envs=2, seconds=0.5, rounds=1))[0]
     assert row.value > 0.0 and row.limit and row.peer
     assert 0.0 < row.ratio_to_limit < 1.2  # nothing beats the raw loop but by noise
+
+
+@pytest.mark.slow
+def test_the_peers_bench_trains_and_plays_both_on_the_same_data(tmp_path: Path) -> None:
+    folder = tmp_path / "bench"
+    folder.mkdir()
+    data = str(random_data(tmp_path))
+    cfg = PeersBenchCfg(data, minutes=0.3, episodes=1, rounds=1, steps=30, calls=3, width=16)
+    rows = peers_rows(cfg, folder)
+    parameters, training, calls, reading, score = rows
+    assert all(row.peer is not None and row.value > 0 for row in rows[:-1])
+    assert 0.5 < (parameters.ratio_to_peer or 0) < 2  # 1.03 at the default width; ours has a code of 4 x width
+    assert training.limit and calls.limit and reading.peer
+    assert 0 <= score.value <= 1 and score.peer is not None and 0 <= score.peer <= 1

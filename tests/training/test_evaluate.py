@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from omnibody.envs import make_env
 from omnibody.envs.vec_env import Step
 from omnibody.policies.checkpoint import save_pretrained
 from omnibody.policies.compass.base import CompassBaseCfg
+from omnibody.policies.diffusion.config import DiffusionCfg
 from omnibody.policies.policy import Context, Obs, Policy, State
 from omnibody.robots.errors import UserError
 from omnibody.robots.spec import Field, IOSpec
@@ -321,14 +323,19 @@ def test_bad_input_is_one_clear_line(tmp_path: Path, words: list[str], message: 
     assert not (tmp_path / "out" / "report.json").exists()
 
 
-def test_a_policy_that_sees_colour_gets_pictures_of_its_size() -> None:
-    seeing, blind = (make_env("carrier", "goal_nav/single_rack", 1, "T0", threads=1, rgb=rows) for rows in (32, 0))
-    policies = [CompassBaseCfg.tiny().build(env.spec) for env in (seeing, blind)]
-    seeing.close(), blind.close()
+def test_only_a_policy_that_sees_colour_gets_pictures_and_of_its_size() -> None:
+    """Both were trained on data with pictures."""
+    with_pictures = make_env("carrier", "goal_nav/single_rack", 1, "T0", threads=1, rgb=32)
+    keys = {"seeing": ["image", "velocity"], "blind": ["velocity"]}
+    made = {name: replace(DiffusionCfg.tiny(), obs_keys=own).build(with_pictures.spec) for name, own in keys.items()}
+    with_pictures.close()
     cfg = EvalCfg(out="", robots=["carrier"], tasks=["goal_nav/single_rack"], checkpoint="expert", tier="T0")
-    for policy, rows in zip(policies, (32, 0), strict=True):
-        assert picture_rows({"policy": {"carrier": policy}, "expert": {"carrier": None}}) == rows
+    dark = cfg.env("carrier", "goal_nav/single_rack", 1, 0)
+    for name, rows in (("seeing", 32), ("blind", 0)):
+        assert picture_rows({"policy": {"carrier": made[name]}, "expert": {"carrier": None}}) == rows
         env = cfg.env("carrier", "goal_nav/single_rack", 1, rows)
-        assert policy.spec.mismatch(env.spec) == ""
-        assert "wanted, but only" in policies[0].spec.mismatch(env.spec) or rows == 32
+        assert evaluate(made[name], env, 1, 1)["n"] == 1
         env.close()
+    assert made["blind"].needs.mismatch(dark.spec) == ""
+    assert "'image': wanted, but only" in made["seeing"].needs.mismatch(dark.spec)
+    dark.close()

@@ -78,7 +78,7 @@ def peers_rows(cfg: PeersBenchCfg, folder: Path) -> list[Row]:
     shown = open_dataset(cfg.data) if cfg.data else None
     if shown and (missing := [key for key in KEYS if key not in shown.origin.spec.obs]):
         raise UserError(f"data: wanted a dataset of push_t with {', '.join(KEYS)}, came one without {missing}")
-    dataset = open_dataset(_random_data(folder))
+    dataset = open_dataset(random_data(folder))
     peer = folder / "peer"
     theirs = _lerobot(cfg, ("measure", _recordings(dataset, peer), peer, cfg.calls, cfg.width), peer / "peer.json")
     windows = _windows(dataset)
@@ -195,7 +195,7 @@ def _coverage(policy: Policy, episodes: int) -> float:
     return float(evaluate(policy, env, episodes, 1)["mean_max_coverage"])
 
 
-def _random_data(folder: Path) -> Path:
+def random_data(folder: Path) -> Path:
     """A dataset of Push-T with random states and actions."""
     rng, source = np.random.default_rng(0), folder / "random.npz"
     state = rng.uniform(100, 400, (EPISODES * STEPS, 5)).astype(np.float32)
